@@ -1,0 +1,3 @@
+"""Pawl: continuous learning for fleets of specialised LLM agents."""
+
+__version__ = "0.1.0"

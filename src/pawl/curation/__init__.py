@@ -1,0 +1,1 @@
+"""From interactions and feedback to a dataset version."""

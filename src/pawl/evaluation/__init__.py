@@ -1,0 +1,1 @@
+"""Comparing models on the same items: runner, paired statistics, report, gate."""

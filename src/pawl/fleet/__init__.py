@@ -1,0 +1,1 @@
+"""What an agent is: specs, and the file that declares the fleet."""

@@ -1,0 +1,1 @@
+"""The durable record: journal, Parquet lake, and what is written in them."""

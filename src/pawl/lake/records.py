@@ -1,0 +1,60 @@
+"""What the lake records. Versioned: a reader keeps accepting older `v`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+ArmKind = Literal["local", "cloud"]
+FeedbackKind = Literal["outcome", "rating", "accepted", "correction"]
+
+
+class Interaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="interaction"):
+    """One request through the gateway and its answer. `id` is the OpenAI response id."""
+
+    v: int = 1
+    id: str
+    at: float  # epoch seconds at which the request arrived
+    agent: str
+    session: str
+    key_id: str
+    arm: str  # adapter version, the base model's served name, or an upstream's name
+    arm_kind: ArmKind
+    role: Literal["answer", "shadow"] = "answer"
+    shadow_of: str | None = None  # the answered interaction this one shadows
+    rollout: str | None = None
+    stage: str | None = None
+    route_revision: int = 0
+    reason: str = ""  # why this arm answered
+    messages: list[dict[str, Any]]
+    completion: str = ""
+    finish_reason: str | None = None
+    status: int = 200  # HTTP status the upstream gave; 0 when it could not be reached
+    error: str | None = None
+    streamed: bool = False
+    broken: bool = False  # a stream that ended before its last chunk
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    latency_s: float = 0.0
+    first_token_s: float | None = None
+    task: dict[str, Any] = {}  # what the client said of the task: {"id", "source"} in `metadata`
+
+
+class Feedback(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="feedback"):
+    """Something learned later about an interaction."""
+
+    v: int = 1
+    id: str
+    at: float
+    interaction: str
+    agent: str
+    kind: FeedbackKind
+    score: float | None = None  # 0..1
+    detail: dict[str, Any] = {}  # outcome: per-case results; correction: {"completion": str}
+    source: str = "client"  # client, or grader (the platform's own oracle)
+    key_id: str = ""
+
+
+Record = Interaction | Feedback

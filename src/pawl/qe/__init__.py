@@ -1,0 +1,1 @@
+"""The built-in fleet for quality engineering: tasks, prompts, graders, real task sources."""

@@ -1,0 +1,1 @@
+"""Shifting traffic by evidence: routes, states, sequential tests, decisions."""

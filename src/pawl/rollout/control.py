@@ -1,0 +1,112 @@
+"""The control database's port: routes, rollouts, approvals, keys, audit. Survives a restart of everything."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from pawl.rollout.route import Route
+from pawl.rollout.state import Rollout
+
+Role = Literal["client", "feedback", "operator", "approver", "admin"]
+
+
+class Key(msgspec.Struct, frozen=True):
+    """An API key as stored: never the secret itself."""
+
+    id: str
+    role: Role
+    name: str
+    revoked: bool = False
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """A person's yes or no, bound to the evidence they saw."""
+
+    id: str
+    agent: str
+    version: str
+    evidence: str  # sha256 of the evaluation report
+    verdict: Literal["approved", "rejected"]
+    by: str
+    at: float
+    expires: float
+    reason: str = ""
+    via: Literal["cli", "code"] = "cli"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """An approval that is asked for; it waits without holding a worker."""
+
+    agent: str
+    version: str
+    adapter: str
+    adapter_sha256: str
+    evidence: str
+    asked_at: float
+    expires: float
+    override_by: str | None = None  # set where an operator forced it past the gate
+    override_reason: str = ""
+    skips: tuple[str, ...] = ()
+
+
+class ControlStore(Protocol):
+    """One SQLite file in the embedded set-up. Every method is one transaction."""
+
+    def route(self, agent: str) -> Route | None: ...
+    def routes(self) -> list[Route]: ...
+    def changes(self) -> int:
+        """A number that differs after any other connection or this one committed; costs microseconds."""
+        ...
+
+    def put_route(self, route: Route) -> Route:
+        """Write where `route.revision` is still current (0: must not exist); returns it with the next
+        revision. StaleWrite otherwise."""
+        ...
+
+    def rollout(self, rollout_id: str) -> Rollout | None: ...
+    def rollouts(self, agent: str | None = None) -> list[Rollout]:
+        """Newest first."""
+        ...
+
+    def open_rollout(self, agent: str) -> Rollout | None: ...
+    def save_rollout(self, rollout: Rollout) -> Rollout:
+        """Write where `rollout.revision` is still current (0: new), and in the same transaction the route it
+        demands (`route_of`), whatever revision that has. A new one is refused (StaleWrite) while another is
+        open for the agent. Returns it with the next revision."""
+        ...
+
+    def ask(self, request: Request) -> None: ...
+    def request(self, agent: str, version: str) -> Request | None: ...
+    def requests(self) -> list[Request]: ...
+    def record_approval(self, approval: Approval) -> None: ...
+    def approvals(self, agent: str, version: str) -> list[Approval]: ...
+    def spend_code(self, nonce: str, at: float) -> bool:
+        """True the first time, False ever after."""
+        ...
+
+    def reject_adapter(self, sha256: str, agent: str, reason: str, at: float) -> None: ...
+    def rejection(self, sha256: str) -> str | None:
+        """The reason this adapter was rejected for, None where it was not."""
+        ...
+
+    def secret(self, name: str) -> bytes:
+        """32 random bytes made at first use; the file is readable by its owner alone."""
+        ...
+
+    def create_key(self, role: Role, name: str) -> tuple[Key, str]:
+        """The stored key and, this once, its secret (`pawl_...`)."""
+        ...
+
+    def find_key(self, secret: str) -> Key | None: ...
+    def keys(self) -> list[Key]: ...
+    def revoke_key(self, key_id: str) -> bool: ...
+    def audit(self, event: str, by: str, detail: dict[str, Any], at: float) -> None:
+        """Append to the hash-chained log."""
+        ...
+
+    def audit_log(self) -> list[dict[str, Any]]: ...
+    def verify_audit(self) -> str | None:
+        """None where the chain is whole, else what is wrong with it."""
+        ...

@@ -1,0 +1,82 @@
+"""Settings of this machine; the only place that reads the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where things are on this machine. Every field is the environment variable `PAWL_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="PAWL_", extra="ignore", frozen=True)
+
+    home: Path = Field(default=Path(".pawl"), description="everything Pawl writes on this machine")
+    fleet: Path = Field(default=Path("infra/fleet.yaml"), description="the fleet's specification")
+    host: str = Field(default="127.0.0.1", description="address servers bind to")
+    gateway_port: int = 8700
+    vllm_port: int = 8710
+    mlflow_port: int = 8720
+    standin_port: int = 8730
+    prefect_port: int = 8740
+    prefect_database: Literal["postgres", "sqlite"] = "postgres"
+    journal_sync: Literal["kernel", "fsync"] = Field(
+        default="kernel",
+        description="kernel: survives kill -9; fsync: survives power loss too",
+    )
+    api_key: str | None = Field(default=None, description="the key this process acts with", repr=False)
+
+    @property
+    def journal_dir(self) -> Path:
+        return self.home / "journal"
+
+    @property
+    def lake_dir(self) -> Path:
+        return self.home / "lake"
+
+    @property
+    def control_db(self) -> Path:
+        return self.home / "control.sqlite"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def adapters_dir(self) -> Path:
+        return self.home / "adapters"
+
+    @property
+    def datasets_dir(self) -> Path:
+        return self.home / "datasets"
+
+    @property
+    def reports_dir(self) -> Path:
+        return self.home / "reports"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.host}:{self.gateway_port}"
+
+    @property
+    def vllm_url(self) -> str:
+        return f"http://{self.host}:{self.vllm_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://{self.host}:{self.mlflow_port}"
+
+    @property
+    def standin_url(self) -> str:
+        return f"http://{self.host}:{self.standin_port}"
+
+    @property
+    def prefect_api_url(self) -> str:
+        return f"http://{self.host}:{self.prefect_port}/api"
