@@ -1,0 +1,15 @@
+"""A window of traffic -> a validated, immutable dataset version."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from pawl.fleet.spec import TrainingSpec
+from tasks.data import prepare
+from tasks.values import Collected, Dataset
+
+
+@flow
+def prepare_dataset(window: Collected, training: TrainingSpec | None = None) -> Dataset:
+    """Stops with the rows named when validation finds a critical failure."""
+    return prepare(window, training)

@@ -1,0 +1,15 @@
+"""A dataset version -> an adapter."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from pawl.fleet.spec import TrainingSpec
+from tasks.learning import train
+from tasks.values import Adapter, Dataset
+
+
+@flow
+def train_adapter(dataset: Dataset, training: TrainingSpec | None = None) -> Adapter:
+    """Trains by the agent's spec, or by the one given."""
+    return train(dataset, training)

@@ -1,0 +1,76 @@
+"""Wires ports to adapters; the only place that names both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pawl.fleet.load_yaml import load as load_fleet
+from pawl.fleet.spec import AgentSpec, FleetSpec
+from pawl.rollout.control import ControlStore
+from pawl.rollout.route import Arm, Route
+from pawl.settings import Settings
+
+if TYPE_CHECKING:
+    from pawl.lake.parquet_lake import ParquetLake
+    from pawl.registry.port import Registry
+
+Grader = Callable[[list[dict[str, Any]], str], float]
+
+
+def fleet(settings: Settings) -> FleetSpec:
+    """The fleet of this machine."""
+    return load_fleet(settings.fleet)
+
+
+def control(settings: Settings) -> ControlStore:
+    """The control database."""
+    from pawl.rollout.control_sqlite import SqliteControl
+
+    return SqliteControl(settings.control_db)
+
+
+def lake(settings: Settings) -> ParquetLake:
+    """The lake."""
+    from pawl.lake.parquet_lake import ParquetLake
+
+    return ParquetLake(settings.lake_dir, settings.journal_dir)
+
+
+def registry(settings: Settings) -> Registry:
+    """The model registry."""
+    # Artifacts go through the server, so neither side needs the other's paths; bars on stdout help nobody in a worker.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from pawl.registry.mlflow_registry import MlflowRegistry
+
+    return MlflowRegistry(settings.mlflow_url)
+
+
+def graders(spec: FleetSpec) -> Mapping[str, Grader]:
+    """The oracle of each agent, by agent name."""
+    from pawl.qe import functional_negative
+
+    by_task: dict[str, Grader] = {"functional-negative": functional_negative.grade_messages}
+    return {a.name: by_task[a.task] for a in spec.agents}
+
+
+def upstream_arm(spec: FleetSpec, name: str) -> Arm:
+    """The arm of an upstream itself: the base model on the serving cluster, or a provider's model."""
+    upstream = spec.upstreams[name]
+    if upstream.kind == "local":
+        served = spec.base_model.served_name
+        return Arm(served, name, served, "local")
+    model = upstream.model or name
+    return Arm(model, name, model, "cloud")
+
+
+def first_route(spec: FleetSpec, agent: AgentSpec) -> Route:
+    """The route of an agent that no rollout has touched yet."""
+    shadows = (upstream_arm(spec, agent.shadow),) if agent.shadow else ()
+    return Route(agent=agent.name, champion=upstream_arm(spec, agent.first_champion), shadows=shadows)
+
+
+def current_route(spec: FleetSpec, store: ControlStore, agent: AgentSpec) -> Route:
+    """The route in force."""
+    return store.route(agent.name) or first_route(spec, agent)

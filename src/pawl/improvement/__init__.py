@@ -1,0 +1,1 @@
+"""The steps of the weekly loop, each one call on open ports: what the flows' tasks run."""

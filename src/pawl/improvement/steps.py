@@ -1,0 +1,243 @@
+"""Collect, prepare, train and judge: from recorded traffic to a challenger with its evidence."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from pawl.curation import dataset as datasets
+from pawl.curation.dataset import DatasetVersion, Example
+from pawl.evaluation.report import Comparison, GateDecision
+from pawl.fleet.spec import AgentSpec, TrainingSpec
+from pawl.improvement.workplace import Candidate, Workplace
+from pawl.monitoring.timeline import span
+from pawl.qe.operation import Operation
+from pawl.rollout.route import Arm
+from pawl.training.result import Progress, TrainResult
+
+OnProgress = Callable[[str, int, int, str], None]
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A stretch of recorded traffic."""
+
+    agent: str
+    since: float | None
+    until: float | None
+    interactions: int
+    feedback: int
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a challenger comes from; every number a person approves can be recomputed from it."""
+
+    dataset: str
+    dataset_fingerprint: str
+    base_sha256: str
+    adapter_sha256: str
+    code_version: str
+    parent: str  # the arm it started from
+    candidate: str
+
+
+def collect(place: Workplace, since: float | None, until: float | None) -> Window:
+    """Move sealed journal segments into the lake and count the window's records."""
+    place.lake.ingest()
+    name = place.agent_name
+    seen = place.lake.interactions(name, since=since, until=until)
+    said = place.lake.feedback(name, since=since, until=None)
+    return Window(name, since, until, len(seen), len(said))
+
+
+def split_of(agent: AgentSpec) -> tuple[list[Operation], list[Operation]]:
+    """The agent's operations: (training side, evaluation side); no source is on both."""
+    from pawl.curation.split import split_sources
+    from pawl.qe import sources
+
+    operations = sources.load(agent.source)
+    training, _ = split_sources({o.source for o in operations}, agent.source.evaluation_percent)
+    mine = [o for o in operations if o.source in training]
+    return mine, [o for o in operations if o.source not in training]
+
+
+def prepare(place: Workplace, window: Window, spec: TrainingSpec) -> Path:
+    """Validate the window and turn it into a dataset version; returns its file.
+
+    DataRejected names the rows that failed; NotEnoughData says how many examples are missing.
+    """
+    import pandas as pd
+
+    from pawl.curation.prepare import prepare as build
+    from pawl.validation import great_expectations_suite as suites
+
+    agent = place.agent
+    seen = place.lake.interactions(agent.name, since=window.since, until=window.until)
+    said = place.lake.feedback(agent.name, since=window.since, until=None)
+    reports = [
+        suites.validate_interactions(pd.DataFrame([msgspec.to_builtins(i) for i in seen])),
+        suites.validate_feedback(pd.DataFrame([msgspec.to_builtins(f) for f in said]), {i.id for i in seen}),
+    ]
+    for report in reports:
+        report.demand()
+    _, held_out = split_of(agent)
+    evaluation = {o.source for o in held_out}
+    built = build(
+        agent.model_copy(update={"training": spec}),
+        seen,
+        said,
+        _replay(place, spec),
+        lambda source: source in evaluation,
+    )
+    rows = [{**msgspec.to_builtins(e), "interactions": list(e.interactions)} for e in built.examples]
+    last = suites.validate_dataset(pd.DataFrame(rows))
+    last.demand()
+    path = datasets.save(built, place.settings.datasets_dir)
+    path.with_suffix(".validation.json").write_bytes(msgspec.json.encode([*reports, last]))
+    return path
+
+
+def _replay(place: Workplace, spec: TrainingSpec) -> list[Example]:
+    """Examples of the dataset that the champion was trained on: what promotion has vouched for, nothing else."""
+    champion = place.registry.by_alias(place.agent_name, "champion") if spec.replay_share > 0 else None
+    if champion is None or "dataset" not in champion.tags:
+        return []
+    path = place.settings.datasets_dir / champion.tags["dataset"]
+    return list(datasets.load(path).examples) if path.exists() else []
+
+
+def start_arm(place: Workplace, spec: TrainingSpec) -> Arm:
+    """What training continues from: the champion's adapter, or the base model."""
+    from pawl.bootstrap import current_route, upstream_arm
+
+    champion = current_route(place.fleet, place.control, place.agent).champion
+    base = upstream_arm(place.fleet, place.fleet.local_upstream)
+    return champion if spec.start == "champion" and champion.kind == "local" else base
+
+
+def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnProgress) -> Candidate:
+    """Train a LoRA on a dataset version; a run that was cut off continues, a finished one is kept."""
+    from pawl.registry.adapter_hash import adapter_sha256
+    from pawl.training.base_model_transformers import base_sha256, prepare_base
+    from pawl.training.peft_trainer import train as fit
+
+    version = datasets.load(dataset)
+    start = start_arm(place, spec)
+    candidate = place.candidate(version.fingerprint, spec, start.name)
+    if candidate.has("lineage"):
+        return candidate
+    base_dir = prepare_base(place.fleet.base_model.source, place.settings.models_dir)
+    folder = place.settings.adapters_dir / start.name
+    losses: list[tuple[int, float]] = []
+
+    def tell(p: Progress) -> None:
+        losses.append((p.step, p.loss))
+        on_progress("training", p.step, p.steps, f"loss {p.loss:.3f}, {p.tokens_per_s:.0f} tokens/s")
+
+    with span(place.timeline, "model", "train"):
+        result = fit(
+            dataset,
+            spec,
+            base_dir,
+            candidate.folder / "training",
+            start_adapter=folder if folder.exists() else None,
+            on_progress=tell,
+        )
+    candidate.write("training", result)
+    candidate.write("losses", losses)
+    candidate.write(
+        "lineage",
+        Lineage(
+            dataset=dataset.name,
+            dataset_fingerprint=version.fingerprint,
+            base_sha256=base_sha256(base_dir),
+            adapter_sha256=adapter_sha256(candidate.adapter),
+            code_version=code_version(),
+            parent=start.name,
+            candidate=candidate.id,
+        ),
+    )
+    return candidate
+
+
+def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tuple[Comparison, GateDecision]:
+    """Champion and challenger answer the same operations of services that training never saw."""
+    from pawl.bootstrap import current_route
+    from pawl.evaluation.gate import gate
+    from pawl.evaluation.paired import compare
+    from pawl.evaluation.runner import EvalItem, answer_items
+    from pawl.qe import functional_negative as task
+    from pawl.serving import vllm_adapters
+
+    agent = place.agent
+    lineage = candidate.read("lineage", Lineage)
+    version = datasets.load(place.settings.datasets_dir / lineage.dataset)
+    _, held_out = split_of(agent)
+    picked = random.Random(agent.evaluation.items).sample(held_out, min(agent.evaluation.items, len(held_out)))
+    items = [EvalItem(id=o.id, source=o.source, messages=task.messages(o), schema=o.schema) for o in picked]
+    champion = current_route(place.fleet, place.control, agent).champion
+    challenger = f"candidate-{lineage.adapter_sha256[:12]}"
+    url = place.settings.vllm_url
+    vllm_adapters.reconcile(url, {challenger: str(candidate.adapter.resolve())})
+    sides = []
+    for name, model, digest in (
+        (champion.name, champion.model, lineage.base_sha256 + champion.name),
+        (challenger, challenger, lineage.base_sha256 + lineage.adapter_sha256),
+    ):
+        with span(place.timeline, "model", f"evaluate {name}"):
+            results = answer_items(
+                items,
+                model,
+                url,
+                max_tokens=agent.max_tokens,
+                cache_dir=place.settings.home / "answers",
+                model_hash=digest,
+                grade=lambda item, text: task.grade(item.schema, text),
+                on_progress=lambda done, total, who=name: on_progress(f"evaluating {who}", done, total, ""),
+            )
+        sides.append((name, results))
+    comparison = compare(
+        agent.name,
+        sides[0],
+        sides[1],
+        margin=agent.evaluation.margin,
+        alpha=agent.evaluation.alpha,
+        dataset=lineage.dataset_fingerprint,
+        training_sources={e.source for e in version.examples},
+    )
+    decision = gate(comparison, agent.evaluation, place.control.rejection(lineage.adapter_sha256))
+    candidate.write("comparison", comparison)
+    candidate.write("gate", decision)
+    return comparison, decision
+
+
+def training_of(candidate: Candidate) -> TrainResult:
+    """What training reported."""
+    return candidate.read("training", TrainResult)
+
+
+def dataset_of(place: Workplace, candidate: Candidate) -> DatasetVersion:
+    """The dataset version a candidate was trained on."""
+    return datasets.load(place.settings.datasets_dir / candidate.read("lineage", Lineage).dataset)
+
+
+def code_version() -> str:
+    """Pawl's version, with the commit where the code runs from a checkout."""
+    import subprocess
+
+    from pawl import __version__
+
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+{found.stdout.strip()}"

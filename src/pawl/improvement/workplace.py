@@ -1,0 +1,99 @@
+"""What a step needs open, and where a candidate's evidence lies."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from pawl import bootstrap
+from pawl.errors import LakeError
+from pawl.fleet.spec import AgentSpec, FleetSpec, TrainingSpec
+from pawl.monitoring.progress import ProgressFile
+from pawl.rollout.control import ControlStore
+from pawl.settings import Settings
+
+if TYPE_CHECKING:
+    from pawl.lake.parquet_lake import ParquetLake
+    from pawl.registry.port import Registry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Ports opened at first use, for one agent."""
+
+    settings: Settings
+    agent_name: str
+
+    @cached_property
+    def fleet(self) -> FleetSpec:
+        return bootstrap.fleet(self.settings)
+
+    @cached_property
+    def agent(self) -> AgentSpec:
+        return self.fleet.agent(self.agent_name)
+
+    @cached_property
+    def control(self) -> ControlStore:
+        return bootstrap.control(self.settings)
+
+    @cached_property
+    def lake(self) -> ParquetLake:
+        return bootstrap.lake(self.settings)
+
+    @cached_property
+    def registry(self) -> Registry:
+        return bootstrap.registry(self.settings)
+
+    @property
+    def timeline(self) -> Path:
+        return self.settings.home / "timeline.jsonl"
+
+    @property
+    def progress(self) -> ProgressFile:
+        return ProgressFile(self.settings.home / "progress.json")
+
+    def candidate(self, dataset_fingerprint: str, spec: TrainingSpec, start: str) -> Candidate:
+        """The folder of one training run: the same data, spec and start always give the same folder."""
+        key = hashlib.sha256(f"{dataset_fingerprint}\0{spec.model_dump_json()}\0{start}".encode()).hexdigest()[:12]
+        return Candidate(self.settings.home / "candidates" / f"{self.agent_name}-{key}")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One challenger's evidence on disk; every file is replaced atomically."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "training" / "adapter"
+
+    def write(self, name: str, value: object) -> None:
+        """Store a value as JSON."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f"{name}.part"
+        part.write_bytes(msgspec.json.encode(value, order="deterministic"))
+        part.replace(self.folder / f"{name}.json")
+
+    def has(self, name: str) -> bool:
+        """Whether that value was stored."""
+        return (self.folder / f"{name}.json").exists()
+
+    def read(self, name: str, kind: type[T]) -> T:
+        """A stored value. LakeError where it is missing or unreadable."""
+        path = self.folder / f"{name}.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except (OSError, msgspec.DecodeError) as e:
+            raise LakeError(f"{path} cannot be read ({e}); run the improvement flow again to make it anew") from e

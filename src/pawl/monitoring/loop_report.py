@@ -1,0 +1,271 @@
+"""One self-contained page on one turn of the loop: what changed, whether it held, what it was worth.
+
+An approver reads it at the gate and everybody reads it when the rollout has ended. It holds text that models and
+clients wrote, so nothing in it can act: everything is escaped, a Content-Security-Policy forbids scripts and every
+outside resource, and plots are images.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+import unicodedata
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pawl.evaluation.report import Comparison, Interval
+from pawl.monitoring.loop_data import (
+    MAX_SAMPLES,
+    DatasetFacts,
+    Distance,
+    LoopReport,
+    OnlinePoint,
+    Sample,
+    Setback,
+    TimeSplit,
+    TrainingFacts,
+    Week,
+    worst_first,
+)
+from pawl.monitoring.plots_matplotlib import Picture
+
+__all__ = [
+    "DatasetFacts",
+    "Distance",
+    "LoopReport",
+    "OnlinePoint",
+    "Sample",
+    "Setback",
+    "Status",
+    "TimeSplit",
+    "TrainingFacts",
+    "Week",
+    "render",
+    "status",
+    "verdict_sentence",
+    "worst_first",
+    "write",
+]
+
+AUTOMATA = ("watchdog", "roll_out")
+MAX_TEXT = 2400  # characters of one prompt or answer; more is cut and said so
+Tone = Literal["good", "wait", "bad"]
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Where the loop stands, in two words and a colour."""
+
+    label: str
+    tone: Tone
+
+
+def status(data: LoopReport) -> Status:
+    """The latest thing that is known decides."""
+    r = data.rollout
+    if r is not None:
+        if r.stage == "rolled_back":
+            return Status("Rolled back", "bad")
+        if r.stage == "done":
+            return Status("In service", "good")
+        return Status("Rollout held", "wait") if r.held else Status("Rolling out", "wait")
+    if data.approval is not None:
+        return Status("Approved", "good") if data.approval.verdict == "approved" else Status("Turned down", "bad")
+    if data.gate is None:
+        return Status("In progress", "wait")
+    return {
+        "promote": Status("Waiting for approval", "wait"),
+        "hold": Status("Not enough evidence", "wait"),
+        "reject": Status("Refused by the gate", "bad"),
+    }[data.gate.decision]
+
+
+def verdict_sentence(data: LoopReport) -> str:
+    """What happened, for a reader who knows no statistics. Says nothing that is not in `data`."""
+    if data.verdict:
+        return data.verdict
+    return " ".join(part for part in (_quality(data.comparison), _standing(data)) if part)
+
+
+def _quality(c: Comparison | None) -> str:
+    if c is None:
+        return "The new model has not been compared with the one it would replace yet."
+    before, after = f"{100 * c.champion.score.mean:.0f}", f"{100 * c.challenger.score.mean:.0f}"
+    scores = f"it scores {after} of 100 where the one before scores {before}, on {c.pairs} tasks neither learned from"
+    return {
+        "better": f"The new model is better: {scores}.",
+        "not_worse": f"The new model is as good, within the margin agreed: {scores}.",
+        "worse": f"The new model is worse: {scores}.",
+        "not_enough_evidence": f"There is too little evidence to tell the two models apart: {scores}.",
+    }[c.verdict]
+
+
+def _standing(data: LoopReport) -> str:
+    r = data.rollout
+    if r is not None:
+        if r.stage == "done":
+            return "It was tried on real traffic step by step, quality held, and it now answers every request."
+        if r.stage == "rolled_back" and r.history:
+            last = r.history[-1]
+            why = last.decision.reason.rstrip(". ")
+            who = "a person" if last.by not in AUTOMATA else "Pawl"
+            return f"On real traffic {who} took it back out, and the model before answers again: {why}."
+        part = (
+            "in the shadow, where no client sees it"
+            if r.stage == "shadow"
+            else f"on {'100' if r.stage == 'watch' else r.stage} % of the sessions"
+        )
+        return f"It is being tried {part}{', and is on hold until somebody looks' if r.held else ''}."
+    if data.approval is not None:
+        yes = data.approval.verdict == "approved"
+        return f"{data.approval.by} {'approved it; its rollout comes next' if yes else 'turned it down'}."
+    if data.gate is None:
+        return ""
+    return {
+        "promote": "It waits for a person's yes before any client gets its answers.",
+        "hold": "It does not go out until there is more evidence; nothing changes for clients.",
+        "reject": "It does not go out; nothing changes for clients.",
+    }[data.gate.decision]
+
+
+def render(data: LoopReport) -> str:
+    """The page as HTML, about a quarter of a megabyte, complete in itself."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    env = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    env.filters.update(
+        points=_points, interval=_interval, p_value=_p_value, money=_money, moment=_moment, duration=_duration
+    )
+    env.filters.update(csp_hash=_csp_hash, cut=_cut, words=lambda s: s.replace("_", " "))
+    samples = worst_first(data.comparison) if data.samples is None and data.comparison is not None else data.samples
+    return env.get_template("page.html.j2").render(
+        d=data,
+        status=status(data),
+        verdict=verdict_sentence(data),
+        plots=_plots(data),
+        samples=(samples or ())[:MAX_SAMPLES],
+        digest=data.comparison.digest() if data.comparison is not None else None,
+        max_text=MAX_TEXT,
+    )
+
+
+def write(data: LoopReport, path: Path) -> Path:
+    """Render to a file, which appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(render(data), encoding="utf-8")
+    return part.replace(path)
+
+
+def _plots(d: LoopReport) -> dict[str, Picture]:
+    from pawl.monitoring import plots_matplotlib as plot
+
+    out: dict[str, Picture] = {}
+    if (c := d.comparison) is not None:
+        rows = [("before", c.champion.score, "champion"), ("after", c.challenger.score, "challenger")]
+        out["quality"] = plot.picture(
+            plot.intervals(rows, f"score of 100; bars: {100 * (1 - c.alpha):.0f} % confidence"),
+            f"Before {_interval(c.champion.score)}; after {_interval(c.challenger.score)}.",
+            height=2.3,
+        )
+        out["paired"] = plot.picture(
+            plot.paired(c), f"Difference of each task, sorted. Mean {_interval(c.difference)}.", height=2.7
+        )
+    if (r := d.rollout) is not None:
+        alt = f"Scores of sessions and evidence of harm through the stages; the rollout stands at {r.stage}."
+        out["rollout"] = plot.picture(plot.rollout_timeline(r, d.online), alt, width=10, height=4.2)
+    if (e := d.economics) is not None and len(e.points) > 1:
+        alt = f"Paid {_money(e.spent_usd)} for answers; all in the cloud {_money(e.all_cloud_usd)}."
+        out["cost"] = plot.picture(plot.cost(e.points), alt, height=2.9)
+    if (far := d.distance) is not None:
+        pairs = [(("stand-in" if far.stand_in else "cloud"), far.score, "cloud")]
+        if far.local is not None:
+            pairs.append(("local", far.local, "challenger"))
+        alt = f"{far.upstream} {_interval(far.score)}; local {_interval(far.local)}."
+        out["distance"] = plot.picture(plot.intervals(pairs, "score of 100"), alt, height=2.3)
+    if len(d.weeks) > 1:
+        alt = "; ".join(f"{w.week}: {_interval(w.score)}" for w in d.weeks)
+        out["weeks"] = plot.picture(plot.weeks(d.weeks), alt)
+    if (t := d.training) is not None and sum(map(math.isfinite, t.losses)) > 1:
+        alt = f"Training loss over {t.steps} steps, from {t.losses[0]:.2f} to {t.losses[-1]:.2f}."
+        out["loss"] = plot.picture(plot.loss(t.losses), alt)
+    if (split := d.time_split) is not None:
+        out["time"] = plot.picture(plot.time_split(split), "Where the time went.", height=0.9)
+    return out
+
+
+def _finalize(value: object) -> object:
+    """Text from outside without the characters that hide or reorder what a person reads.
+
+    Controls and lone surrogates cannot be shown, and bidirectional overrides make an answer look like another
+    (CVE-2021-42574); they are shown by number instead.
+    """
+    if type(value) is not str:  # Markup is a str too, and is already safe
+        return value
+    return "".join(
+        c
+        if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
+        else f"\N{REPLACEMENT CHARACTER}{ord(c):04X}"
+        for c in value
+    )
+
+
+def _csp_hash(css: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(str(css).encode()).digest()).decode()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}\n… {len(text) - MAX_TEXT:,} more characters"
+
+
+def _points(score: float | None, signed: bool = False) -> str:
+    """A score of 0..1 as points of 100."""
+    if score is None or not math.isfinite(score):
+        return "not known"
+    return f"{100 * score:+.1f}" if signed else f"{100 * score:.1f}"
+
+
+def _interval(i: Interval | None, signed: bool = False) -> str:
+    return (
+        "not known"
+        if i is None
+        else f"{_points(i.mean, signed)} ({_points(i.lower, signed)} to {_points(i.upper, signed)})"
+    )
+
+
+def _p_value(p: float | None) -> str:
+    if p is None or not math.isfinite(p):
+        return "not known"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _money(usd: float) -> str:
+    sign, size = ("\N{MINUS SIGN}" if usd < 0 else ""), abs(usd)
+    digits = 2 if size >= 10 or size == 0 else 3 if size >= 0.1 else 4
+    return f"{sign}${size:,.{digits}f}"
+
+
+def _moment(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%d %b %Y, %H:%M:%S} UTC"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None or not math.isfinite(seconds):
+        return "not known"
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return re.sub(r" 0 s$", "", f"{minutes} min {rest} s")
+    return re.sub(r" 0 min$", "", f"{minutes // 60} h {minutes % 60} min")

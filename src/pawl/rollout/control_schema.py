@@ -1,0 +1,30 @@
+"""The control database's schema as numbered migrations. Append only: a released one is never edited."""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE routes (agent TEXT PRIMARY KEY, revision INTEGER NOT NULL, body BLOB NOT NULL) STRICT",
+        "CREATE TABLE rollouts (id TEXT PRIMARY KEY, agent TEXT NOT NULL, revision INTEGER NOT NULL, "
+        "open INTEGER NOT NULL, opened_at REAL NOT NULL, body BLOB NOT NULL) STRICT",
+        # The rule "one open rollout an agent" holds even against a writer that forgets to check it.
+        "CREATE UNIQUE INDEX one_open_rollout ON rollouts (agent) WHERE open = 1",
+        "CREATE TABLE requests (agent TEXT NOT NULL, version TEXT NOT NULL, asked_at REAL NOT NULL, "
+        "body BLOB NOT NULL, PRIMARY KEY (agent, version)) STRICT",
+        "CREATE TABLE approvals (id TEXT PRIMARY KEY, agent TEXT NOT NULL, version TEXT NOT NULL, at REAL NOT NULL, "
+        "body BLOB NOT NULL) STRICT",
+        "CREATE INDEX approvals_of_version ON approvals (agent, version)",
+        "CREATE TABLE spent_codes (nonce TEXT PRIMARY KEY, at REAL NOT NULL) STRICT",
+        "CREATE TABLE rejections (sha256 TEXT PRIMARY KEY, agent TEXT NOT NULL, reason TEXT NOT NULL, "
+        "at REAL NOT NULL) STRICT",
+        "CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT",
+        "CREATE TABLE keys (id TEXT PRIMARY KEY, role TEXT NOT NULL, name TEXT NOT NULL, "
+        "sha256 TEXT NOT NULL UNIQUE, revoked INTEGER NOT NULL DEFAULT 0) STRICT",
+        "CREATE TABLE audit (seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, event TEXT NOT NULL, "
+        "by TEXT NOT NULL, detail TEXT NOT NULL, hash TEXT NOT NULL) STRICT",
+        "CREATE TRIGGER audit_is_never_changed BEFORE UPDATE ON audit "
+        "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+        "CREATE TRIGGER audit_is_never_cut BEFORE DELETE ON audit "
+        "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
+    ),
+)

@@ -1,0 +1,1 @@
+"""Serving: vLLM processes on this machine, and adapters loaded into them while they run."""

@@ -1,0 +1,1 @@
+"""From a dataset version to an adapter: the base model, the chat format, and the LoRA trainer."""

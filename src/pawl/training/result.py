@@ -1,0 +1,34 @@
+"""What training says while it runs and when it is done."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """One optimiser step. `loss` is the mean over the step's completion tokens, in nats."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    tokens_per_s: float
+
+
+class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished run. Losses are means over the first and the last tenth of the steps, in nats a token."""
+
+    adapter_dir: str
+    steps: int
+    examples: int  # used, after dropping
+    dropped: int  # longer than max_tokens
+    tokens: int  # seen by the model over all epochs, prompts included, padding not
+    completion_tokens: int
+    seconds: float  # of training itself, over all attempts where a run was resumed
+    tokens_per_s: float
+    loss_first: float
+    loss_last: float
+    parameters: int  # trained
+    dtype: str  # of the frozen base weights
+    resumed_at: int = 0  # the step this attempt started from
+    started_from: str = ""  # name of the adapter that training continued, "" for a fresh one

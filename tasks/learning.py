@@ -1,0 +1,61 @@
+"""Tasks from a dataset version to a judged challenger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from pawl.fleet.spec import TrainingSpec
+from pawl.improvement import publish, steps
+from tasks.places import Telling, candidate, workplace
+from tasks.values import Adapter, Dataset, Judged
+
+
+@task(retries=1)
+def train(dataset: Dataset, training: TrainingSpec | None) -> Adapter:
+    """Train a LoRA; a second try continues from the last checkpoint."""
+    place = workplace(dataset.agent)
+    made = steps.train(place, Path(dataset.path), training or place.agent.training, Telling(place))
+    result = steps.training_of(made)
+    return Adapter(
+        agent=dataset.agent,
+        candidate=made.id,
+        steps=result.steps,
+        seconds=result.seconds,
+        tokens_per_s=result.tokens_per_s,
+    )
+
+
+@task
+def judge(adapter: Adapter) -> Judged:
+    """Compare in pairs on unseen sources; let the gate decide; render the evidence."""
+    place = workplace(adapter.agent)
+    made = candidate(place, adapter.candidate)
+    comparison, gate = steps.judge(place, made, Telling(place))
+    publish.evidence_page(place, made)
+    score = comparison.challenger.score
+    create_markdown_artifact(
+        key=f"gate-{adapter.agent}",
+        markdown=f"**{gate.decision}** `{made.id}`: champion {comparison.champion.score.mean:.3f}, "
+        f"challenger {score.mean:.3f} [{score.lower:.3f}, {score.upper:.3f}], verdict {comparison.verdict}\n\n"
+        + "\n".join(f"- {r}" for r in gate.reasons),
+    )
+    return Judged(
+        agent=adapter.agent,
+        candidate=made.id,
+        decision=gate.decision,
+        reasons=gate.reasons,
+        champion_score=comparison.champion.score.mean,
+        challenger_score=score.mean,
+        lower=score.lower,
+        upper=score.upper,
+        evidence=comparison.digest(),
+    )
+
+
+@task
+def link_report(agent: str, url: str, text: str) -> None:
+    """A link in Prefect's UI to the page that is stored with the version."""
+    create_link_artifact(key=f"report-{agent}", link=url, link_text=text, description="The loop's page")

@@ -1,0 +1,71 @@
+"""Tasks that register, ask, and move rollouts."""
+
+from __future__ import annotations
+
+import time
+
+from prefect import task
+
+from pawl.bootstrap import fleet
+from pawl.improvement import promotion, publish
+from pawl.rollout.state import TERMINAL
+from pawl.settings import Settings
+from tasks.places import candidate, workplace
+from tasks.values import Judged, Moved, Promoted
+
+
+@task
+def agents_of_fleet() -> tuple[str, ...]:
+    """All agents."""
+    return tuple(a.name for a in fleet(Settings()).agents)
+
+
+@task(retries=2, retry_delay_seconds=2)
+def register(judged: Judged) -> Promoted:
+    """Register with lineage and report; ask for approval where the gate says promote."""
+    place = workplace(judged.agent)
+    made = candidate(place, judged.candidate)
+    page = place.settings.reports_dir / f"{made.id}-evidence.html"
+    done = promotion.register(place, made, page)
+    return Promoted(
+        agent=judged.agent,
+        version=done.version,
+        adapter=done.adapter,
+        decision=done.decision,
+        evidence=done.evidence,
+        url=done.url,
+    )
+
+
+@task(retries=1)
+def open_approved(agent: str) -> Moved | None:
+    """Open the rollout of an approved (or forced) request, when no other is open."""
+    place = workplace(agent)
+    promotion.restore(place)
+    if place.control.open_rollout(agent) is not None:
+        return None
+    request = promotion.ready(place, time.time())
+    if request is None:
+        return None
+    rollout = promotion.open_rollout(place, request)
+    return Moved(agent=agent, stage=rollout.stage, what=f"opened for version {rollout.version}")
+
+
+@task(retries=1)
+def tick(agent: str) -> Moved | None:
+    """Move the open rollout on by its evidence."""
+    moved = promotion.advance(workplace(agent))
+    return None if moved is None else Moved(agent=agent, stage=moved[0].stage, what=moved[1])
+
+
+@task(retries=2, retry_delay_seconds=2)
+def settle(agent: str) -> tuple[Moved, ...]:
+    """Aliases and the final page of rollouts that have ended; repeated until it is done."""
+    place = workplace(agent)
+    settled = []
+    for rollout in place.control.rollouts(agent)[:3]:
+        if rollout.stage in TERMINAL and not promotion.settled(place, rollout):
+            publish.final_page(place, rollout)
+            promotion.settle(place, rollout)
+            settled.append(Moved(agent=agent, stage=rollout.stage, what=f"settled version {rollout.version}"))
+    return tuple(settled)

@@ -1,0 +1,70 @@
+"""What flows pass from task to task: small, frozen, and readable in Prefect's UI."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Collected(Value):
+    """A window of recorded traffic."""
+
+    agent: str
+    since: float | None
+    until: float | None
+    interactions: int
+    feedback: int
+
+
+class Dataset(Value):
+    """A dataset version."""
+
+    agent: str
+    path: str
+    examples: int
+
+
+class Adapter(Value):
+    """A trained challenger."""
+
+    agent: str
+    candidate: str
+    steps: int
+    seconds: float
+    tokens_per_s: float
+
+
+class Judged(Value):
+    """A challenger with its evidence and the gate's decision."""
+
+    agent: str
+    candidate: str
+    decision: str
+    reasons: tuple[str, ...]
+    champion_score: float
+    challenger_score: float
+    lower: float
+    upper: float
+    evidence: str
+
+
+class Promoted(Value):
+    """A registered version; approval is asked for where the gate said promote."""
+
+    agent: str
+    version: str
+    adapter: str
+    decision: str
+    evidence: str
+    url: str
+
+
+class Moved(Value):
+    """What one tick did to an agent's rollout."""
+
+    agent: str
+    stage: str
+    what: str
