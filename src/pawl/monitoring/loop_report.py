@@ -52,7 +52,6 @@ __all__ = [
     "write",
 ]
 
-AUTOMATA = ("watchdog", "roll_out")
 MAX_TEXT = 2400  # characters of one prompt or answer; more is cut and said so
 Tone = Literal["good", "wait", "bad"]
 
@@ -109,11 +108,10 @@ def _standing(data: LoopReport) -> str:
     if r is not None:
         if r.stage == "done":
             return "It was tried on real traffic step by step, quality held, and it now answers every request."
-        if r.stage == "rolled_back" and r.history:
-            last = r.history[-1]
-            why = last.decision.reason.rstrip(". ")
-            who = "a person" if last.by not in AUTOMATA else "Pawl"
-            return f"On real traffic {who} took it back out, and the model before answers again: {why}."
+        if r.stage == "rolled_back":
+            why = f": {r.history[-1].decision.reason.rstrip('. ')}" if r.history else ""
+            by = f" by {r.history[-1].by}" if r.history else ""
+            return f"On real traffic it was taken back out{by}, and the model before answers again{why}."
         part = (
             "in the shadow, where no client sees it"
             if r.stage == "shadow"
@@ -177,31 +175,32 @@ def _plots(d: LoopReport) -> dict[str, Picture]:
         out["quality"] = plot.picture(
             plot.intervals(rows, f"score of 100; bars: {100 * (1 - c.alpha):.0f} % confidence"),
             f"Before {_interval(c.champion.score)}; after {_interval(c.challenger.score)}.",
-            height=2.3,
+            width=5.2,
+            height=1.9,
         )
         out["paired"] = plot.picture(
-            plot.paired(c), f"Difference of each task, sorted. Mean {_interval(c.difference)}.", height=2.7
+            plot.paired(c), f"Difference of each task, sorted. Mean {_interval(c.difference)}.", width=5.2, height=2.3
         )
     if (r := d.rollout) is not None:
         alt = f"Scores of sessions and evidence of harm through the stages; the rollout stands at {r.stage}."
         out["rollout"] = plot.picture(plot.rollout_timeline(r, d.online), alt, width=10, height=4.2)
     if (e := d.economics) is not None and len(e.points) > 1:
         alt = f"Paid {_money(e.spent_usd)} for answers; all in the cloud {_money(e.all_cloud_usd)}."
-        out["cost"] = plot.picture(plot.cost(e.points), alt, height=2.9)
+        out["cost"] = plot.picture(plot.cost(e.points), alt, width=5.2, height=2.5)
     if (far := d.distance) is not None:
         pairs = [(("stand-in" if far.stand_in else "cloud"), far.score, "cloud")]
         if far.local is not None:
             pairs.append(("local", far.local, "challenger"))
         alt = f"{far.upstream} {_interval(far.score)}; local {_interval(far.local)}."
-        out["distance"] = plot.picture(plot.intervals(pairs, "score of 100"), alt, height=2.3)
+        out["distance"] = plot.picture(plot.intervals(pairs, "score of 100"), alt, width=5.2, height=2.0)
     if len(d.weeks) > 1:
         alt = "; ".join(f"{w.week}: {_interval(w.score)}" for w in d.weeks)
-        out["weeks"] = plot.picture(plot.weeks(d.weeks), alt)
+        out["weeks"] = plot.picture(plot.weeks(d.weeks), alt, width=5.2, height=2.3)
     if (t := d.training) is not None and sum(map(math.isfinite, t.losses)) > 1:
         alt = f"Training loss over {t.steps} steps, from {t.losses[0]:.2f} to {t.losses[-1]:.2f}."
-        out["loss"] = plot.picture(plot.loss(t.losses), alt)
+        out["loss"] = plot.picture(plot.loss(t.losses), alt, width=5.2, height=2.3)
     if (split := d.time_split) is not None:
-        out["time"] = plot.picture(plot.time_split(split), "Where the time went.", height=0.9)
+        out["time"] = plot.picture(plot.time_split(split), "Where the time went.", width=10, height=0.75)
     return out
 
 
@@ -233,7 +232,8 @@ def _points(score: float | None, signed: bool = False) -> str:
     """A score of 0..1 as points of 100."""
     if score is None or not math.isfinite(score):
         return "not known"
-    return f"{100 * score:+.1f}" if signed else f"{100 * score:.1f}"
+    shown = f"{100 * score:+.1f}" if signed else f"{100 * score:.1f}"
+    return shown.replace("-", "\N{MINUS SIGN}")
 
 
 def _interval(i: Interval | None, signed: bool = False) -> str:
@@ -247,7 +247,7 @@ def _interval(i: Interval | None, signed: bool = False) -> str:
 def _p_value(p: float | None) -> str:
     if p is None or not math.isfinite(p):
         return "not known"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "p < 0.001" if p < 0.001 else "p > 0.999" if p > 0.999 else f"p = {p:.3f}"
 
 
 def _money(usd: float) -> str:

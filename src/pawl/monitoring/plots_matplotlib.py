@@ -233,7 +233,7 @@ def weeks(history: Sequence[Week]) -> Draw:
         ax.plot(range(len(history)), means, "o-", color=theme.challenger, ms=8, lw=1.6)
         for i, mean in enumerate(means):
             if math.isfinite(mean):
-                ax.annotate(f"{mean:.0f}", (i, mean), (13, -3), textcoords="offset points", weight="bold")
+                ax.annotate(f"{mean:.0f}", (i, mean), (9, 8), textcoords="offset points", weight="bold")
         ax.set_xticks(range(len(history)), [w.week[:24] for w in history])
         ax.set_xlim(-0.5, len(history) - 0.5)
         ax.set_ylim(0, 100)

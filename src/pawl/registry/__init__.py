@@ -1,0 +1,1 @@
+"""Versions, their lineage and aliases; approvals that are bound to the evidence."""

