@@ -17,9 +17,7 @@ from tasks.values import Collected, Dataset
 def collect(agent: str, since: float | None, until: float | None) -> Collected:
     """Bring the journal into the lake; count what the window holds."""
     window = steps.collect(workplace(agent), since, until)
-    return Collected(
-        agent=agent, since=since, until=until, interactions=window.interactions, feedback=window.feedback
-    )
+    return Collected(agent=agent, since=since, until=until, interactions=window.interactions, feedback=window.feedback)
 
 
 @task

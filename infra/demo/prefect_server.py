@@ -54,7 +54,17 @@ def server(settings: Settings, root: Path) -> Server:
     uri = settings.home / "run" / "prefect-database-uri"
     if settings.prefect_database == "postgres" and uri.exists():
         env["PREFECT_API_DATABASE_CONNECTION_URL"] = uri.read_text()
-    command = [PYTHON, "-m", "prefect", "server", "start", "--host", settings.host, "--port", str(settings.prefect_port)]
+    command = [
+        PYTHON,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        settings.host,
+        "--port",
+        str(settings.prefect_port),
+    ]
     url = f"{settings.prefect_api_url}/health"
     return Server("prefect", command, url, settings.home, settings.prefect_port, env, ready_s=120)
 

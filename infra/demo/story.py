@@ -58,9 +58,7 @@ def sized_fleet(settings: Settings, root: Path, *, small: bool) -> Path:
 class Story:
     """Every step is idempotent: what is done is remembered, what was cut off is done again."""
 
-    def __init__(
-        self, settings: Settings, root: Path, console: Console, *, weeks: int, yes: bool, small: bool
-    ) -> None:
+    def __init__(self, settings: Settings, root: Path, console: Console, *, weeks: int, yes: bool, small: bool) -> None:
         self.settings, self.root, self.console = settings, root, console
         self.weeks, self.yes, self.small = weeks, yes, small
         self.stack = Stack(settings, root, AGENT, console)

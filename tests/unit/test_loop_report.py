@@ -27,7 +27,7 @@ from tests.loop_page_data import START, at_the_end, at_the_gate, comparison, rol
 
 HOSTILE = (
     "<script>document.title='owned'</script></style></pre></title><img src=x onerror=alert(1)>"
-    '"><a href="javascript:alert(1)" onclick=\'alert(2)\'>x</a>{{ 7*7 }}{% raw %}&lt;$\\frac{1}{0}$\x00\u202egnp.\ud800'
+    '"><a href="javascript:alert(1)" onclick=\'alert(2)\'>x</a>{{ 7*7 }}{% raw %}&lt;$\\frac{1}{0}$\x00\u202egnp.'
 )
 
 
@@ -63,7 +63,10 @@ def test_what_models_and_clients_wrote_stays_text() -> None:
     assert "{{ 7*7 }}" in hostile  # a template in the text is not run either
     assert "\u202e" not in hostile and "\x00" not in hostile  # hidden characters are shown by number
     assert "\N{REPLACEMENT CHARACTER}202E" in hostile
-    hostile.encode()  # a lone surrogate would fail here
+    assert (
+        "\N{REPLACEMENT CHARACTER}D800"
+        in render(LoopReport(title="T", agent="a\ud800", generated_at=START)).encode().decode()
+    )
 
 
 def test_plots_are_whole_svg_without_scripts_or_outside_addresses() -> None:
@@ -93,12 +96,12 @@ def test_the_policy_allows_the_one_style_block_and_nothing_else() -> None:
     assert policy == (
         f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
     )
-    head, body = page.split("<body>")
+    head, _ = page.split("<body>")
     assert head.index("Content-Security-Policy") < head.index("<title>")  # before anything it must cover
 
 
 def test_every_section_can_be_missing() -> None:
-    full = at_the_end()
+    full = msgspec.structs.replace(at_the_end(), training=None)
     bare = {"title", "agent", "generated_at"}
     for field in msgspec.structs.fields(LoopReport):
         if field.name not in bare:

@@ -19,7 +19,9 @@ def gate(comparison: Comparison, spec: EvaluationSpec, rejected_before: str | No
     c = comparison
     against = []
     if c.contaminated:
-        against.append(f"{len(c.contaminated)} source(s) are in training and in evaluation: {', '.join(c.contaminated)}")
+        against.append(
+            f"{len(c.contaminated)} source(s) are in training and in evaluation: {', '.join(c.contaminated)}"
+        )
     if rejected_before is not None:
         against.append(f"this adapter was rejected before: {rejected_before}")
     if c.verdict == "worse":

@@ -122,9 +122,7 @@ def _online(rollout: Rollout, seen: list[Interaction], scores: dict[str, float])
     return tuple(points)
 
 
-def _distance(
-    place: Workplace, cloud: str, seen: list[Interaction], scores: dict[str, float]
-) -> Distance | None:
+def _distance(place: Workplace, cloud: str, seen: list[Interaction], scores: dict[str, float]) -> Distance | None:
     """The cloud's shadow answers beside what the serving arm answered to the same requests."""
     from pawl.bootstrap import current_route
     from pawl.evaluation.paired import clustered_mean

@@ -39,7 +39,7 @@ class OnlinePoint(msgspec.Struct, frozen=True, kw_only=True):
     at: float  # epoch seconds
     arm: Literal["champion", "challenger"]
     score: float  # 0..1
-    e_value: float | None = None  # of the stage, after this session
+    e_value: float | None = None  # of the rollout, after this session
 
 
 class Distance(msgspec.Struct, frozen=True, kw_only=True):

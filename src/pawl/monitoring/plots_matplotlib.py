@@ -262,8 +262,11 @@ def loss(losses: Sequence[float]) -> Draw:
 
 def time_split(split: TimeSplit) -> Draw:
     """One bar of the loop's time."""
-    parts = (("models", split.model_s, "challenger"), ("evidence", split.evidence_s, "cloud"))
-    parts = (*parts, ("orchestration", split.orchestration_s, "champion"))
+    parts = [
+        ("models", split.model_s, "challenger"),
+        ("evidence", split.evidence_s, "cloud"),
+        ("orchestration", split.orchestration_s, "champion"),
+    ]
 
     def draw(figure: Any, theme: Theme) -> None:
         ax = figure.subplots()

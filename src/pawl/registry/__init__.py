@@ -1,1 +1,1 @@
-"""Versions, their lineage and aliases; approvals that are bound to the evidence."""
+"""Adapter versions with their lineage, and a person's approval of them."""

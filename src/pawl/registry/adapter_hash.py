@@ -1,4 +1,4 @@
-"""The content hash that names an adapter."""
+"""What an adapter is, by content."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from pathlib import Path
 
 from pawl.errors import ModelFileError
 
-FILES = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def adapter_sha256(folder: Path) -> str:
-    """sha256 over name, length and content of the adapter's two files. ModelFileError where one is missing."""
+    """sha256 (hex) over the sorted names, sizes and contents of the files that make an adapter.
+
+    Other files (a README, checkpoints) do not change what is served and do not count. ModelFileError where one of
+    the two is missing.
+    """
     digest = hashlib.sha256()
-    for name in FILES:
+    for name in sorted(ADAPTER_FILES):
         path = folder / name
-        if not path.is_file():
-            raise ModelFileError(f"{folder} is no adapter: {name} is missing; train or download it again")
-        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
+        try:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            size = path.stat().st_size
+        except OSError as e:
+            raise ModelFileError(f"{folder} is no adapter: {name} cannot be read ({e.strerror}); train it again") from e
+        digest.update(f"{name}\0{size}\0".encode() + content)
     return digest.hexdigest()

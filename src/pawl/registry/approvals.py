@@ -20,7 +20,9 @@ def standing(request: Request, approvals: Sequence[Approval], now: float, quorum
     Only approvals of this version and of the evidence asked for count, each person once, until they expire. One
     rejection of that evidence rejects.
     """
-    mine = [a for a in approvals if (a.agent, a.version, a.evidence) == (request.agent, request.version, request.evidence)]
+    mine = [
+        a for a in approvals if (a.agent, a.version, a.evidence) == (request.agent, request.version, request.evidence)
+    ]
     if any(a.verdict == "rejected" for a in mine):
         return "rejected"
     people = {a.by for a in mine if a.verdict == "approved" and now < a.expires}
@@ -95,7 +97,9 @@ def _record(
 ) -> Approval:
     _demand_role(key)
     if now >= request.expires:
-        raise ApprovalInvalid(f"the request for {request.agent} version {request.version} has expired; run the week again")
+        raise ApprovalInvalid(
+            f"the request for {request.agent} version {request.version} has expired; run the week again"
+        )
     made = Approval(
         id=secrets.token_hex(8),
         agent=request.agent,

@@ -20,9 +20,7 @@ class MemoryRegistry:
         self._versions: dict[tuple[str, str], Version] = {}
         self._aliases: dict[tuple[str, str], str] = {}
 
-    def register(
-        self, agent: str, adapter: Path, lineage: Mapping[str, str], files: Mapping[str, Path]
-    ) -> Version:
+    def register(self, agent: str, adapter: Path, lineage: Mapping[str, str], files: Mapping[str, Path]) -> Version:
         sha256 = adapter_sha256(adapter)
         for known in self.versions(agent):
             if known.sha256 == sha256:

@@ -30,9 +30,7 @@ class MlflowRegistry:
 
         return MlflowClient(self._uri, self._uri)
 
-    def register(
-        self, agent: str, adapter: Path, lineage: Mapping[str, str], files: Mapping[str, Path]
-    ) -> Version:
+    def register(self, agent: str, adapter: Path, lineage: Mapping[str, str], files: Mapping[str, Path]) -> Version:
         sha256 = adapter_sha256(adapter)
         for known in self.versions(agent):
             if known.sha256 == sha256:

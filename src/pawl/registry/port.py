@@ -1,58 +1,41 @@
-"""The registry's port."""
+"""The model registry's port: immutable adapter versions with tags, and aliases that move."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """One adapter version. `adapter` is its immutable name on the serving cluster."""
+    """One registered adapter version."""
 
     agent: str
-    number: str
-    adapter: str
-    sha256: str
-    tags: dict[str, str]
+    number: str  # the registry's number, "1", "2", ...
+    sha256: str  # `adapter_sha256` of its files
+    tags: dict[str, str] = {}
+    run_id: str = ""  # the training run it came from, "" where none was logged
+    model_id: str = ""  # where the registry keeps its files
+
+    @property
+    def adapter(self) -> str:
+        """The name it is served under; never reused for other weights."""
+        return adapter_name(self.agent, self.number, self.sha256)
 
 
 def adapter_name(agent: str, number: str, sha256: str) -> str:
-    """Agent, registry version and content hash: never reused for other weights."""
+    """agent + registry version + content hash, e.g. `functional-negative-v7-3fa9c1d2`."""
     return f"{agent}-v{number}-{sha256[:8]}"
 
 
 class Registry(Protocol):
-    """Adapter versions of agents. KeyError for a version that does not exist; ServerNotUp where it is away."""
+    """What the loop asks of a registry. An unknown version is a RegistryEntryMissing... see `errors`."""
 
-    def register(
-        self, agent: str, adapter: Path, lineage: Mapping[str, str], files: Mapping[str, Path]
-    ) -> Version:
-        """A new version of a plain adapter folder; the same adapter hash again gives the version it has already."""
-        ...
+    def register(self, agent: str, adapter_dir: Path, lineage: Mapping[str, str], files: Mapping[str, Path]) -> Version:
+        """A new version of the adapter's files, tagged with the lineage, with `files` (name -> path) attached.
 
-    def version(self, agent: str, number: str) -> Version: ...
-    def versions(self, agent: str) -> list[Version]:
-        """Newest first; none for an unknown agent."""
-        ...
-
-    def by_alias(self, agent: str, alias: str) -> Version | None: ...
-    def move_alias(self, agent: str, alias: str, number: str) -> None: ...
-    def drop_alias(self, agent: str, alias: str) -> None:
-        """Nothing happens where there is none."""
-        ...
-
-    def tag(self, agent: str, number: str, key: str, value: str) -> None: ...
-    def attach(self, agent: str, number: str, path: Path) -> None:
-        """Store a file, e.g. the report, with the version."""
-        ...
-
-    def download(self, version: Version, to: Path) -> Path:
-        """The plain adapter folder, somewhere under `to`."""
-        ...
-
-    def url(self, version: Version) -> str:
-        """Where a person looks at it."""
+        Registering a hash again returns the version it has, with the tags it was given first.
+        """
         ...

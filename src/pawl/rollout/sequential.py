@@ -9,7 +9,7 @@ betting", JRSS B 86 (2024; arXiv 2010.09686, cited below as WSR).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import exp, inf, log, log1p, sqrt
+from math import exp, log, log1p, sqrt
 
 # Stakes from careful to bold. The mixture loses at most log(len(BETS)) in log wealth to the best of them.
 BETS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.95)
@@ -65,6 +65,7 @@ def excess_rate(failures: Sequence[bool], limit: float) -> float:
 def confidence_sequence(differences: Sequence[float], alpha: float) -> tuple[float, float]:
     """Bounds of the mean of d in [-1, 1] that hold at every look at once, with probability 1 - alpha.
 
+    Without observations they are -1 and 1. Where the mean drifts the sets may become disjoint (lower > upper).
     The hedged capital process of WSR Theorem 3 (theta = 1/2, predictable plug-in bets of their equation 26,
     truncated at `TRUNCATION`) on (d + 1) / 2, and the running intersection of its sets. Theirs is computed on a grid
     of means; here each bound is bisected, because the capital is monotone in the mean on either side (with its bets
@@ -120,6 +121,5 @@ def _ruled_out(xs: Sequence[float], bets: Sequence[float], mean: float, target: 
 
 def _mean_exp(logs: Sequence[float]) -> float:
     top = max(logs)
-    if top > 600.0:  # exp would overflow; a wealth like this has decided long ago
-        return inf
-    return exp(top) * sum(exp(x - top) for x in logs) / len(logs)
+    # Capped, because a wealth beyond this has decided long ago and JSON knows no infinity.
+    return exp(min(top, 600.0)) * sum(exp(x - top) for x in logs) / len(logs)

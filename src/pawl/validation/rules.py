@@ -40,7 +40,9 @@ class ValidationReport(msgspec.Struct, frozen=True):
         """DataRejected where a critical rule failed; the text names the rows."""
         critical = [f for f in self.failures if f.severity == "critical"]
         if critical:
-            listed = "; ".join(f"{f.rule}: {f.unexpected} row(s), e.g. {', '.join(f.rows[:5]) or '-'}" for f in critical)
+            listed = "; ".join(
+                f"{f.rule}: {f.unexpected} row(s), e.g. {', '.join(f.rows[:5]) or '-'}" for f in critical
+            )
             raise DataRejected(
                 f"{self.suite}: {len(critical)} of {self.rules} rules failed on {self.rows} rows: {listed}. "
                 "Nothing was trained. Look at these rows with `pawl status` and the lake, mend their source, run again"

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible gateway: one process in front of all agents."""

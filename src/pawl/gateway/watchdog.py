@@ -1,0 +1,111 @@
+"""Applies the rollout's decision to everything as it is recorded. It can hold and roll back, nothing else.
+
+It needs neither Prefect nor MLflow: what it looks at was journalled by this gateway or lies in the lake, and what it
+writes is the control database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from pawl.errors import PawlError, StaleWrite
+from pawl.gateway.snapshot import Snapshot
+from pawl.lake.parquet_lake import ParquetLake
+from pawl.lake.records import Feedback, Interaction, Record
+from pawl.rollout.control import ControlStore
+from pawl.rollout.decide import decide
+from pawl.rollout.evidence import gather
+from pawl.rollout.state import Decision, Rollout, move
+
+log = logging.getLogger("pawl.watchdog")
+_SETTLE_S = 0.1  # at most ten looks a second
+_TICK_S = 1.0  # a look without news: time alone can make a stage ready
+_REREAD_S = 5.0  # other gateways' records come through the lake
+
+
+class Watchdog:
+    """Keeps the records of open rollouts in memory and the latest decision about each."""
+
+    def __init__(
+        self, control: ControlStore, snapshot: Snapshot, lake: ParquetLake, now: Callable[[], float] = time.time
+    ) -> None:
+        self._control, self._snapshot, self._lake, self._now = control, snapshot, lake, now
+        self._news = asyncio.Event()
+        self._seen: dict[str, tuple[str, dict[str, Interaction], dict[str, Feedback]]] = {}
+        self._read_at: dict[str, float] = {}
+        self.latest: dict[str, Decision] = {}
+
+    def notice(self, record: Record) -> None:
+        """Something was journalled."""
+        held = self._seen.get(record.agent)
+        if held is None:
+            return
+        if isinstance(record, Feedback):
+            held[2][record.id] = record
+            self._news.set()
+        elif record.rollout == held[0]:
+            held[1][record.id] = record
+            if record.error is not None:
+                self._news.set()
+
+    async def watch(self) -> None:
+        """For ever: look when there is news, and once a second."""
+        while True:
+            try:
+                await asyncio.wait_for(self._news.wait(), _TICK_S)
+            except TimeoutError:
+                pass
+            self._news.clear()
+            try:
+                await self.look()
+            except PawlError:
+                log.exception("the watchdog could not look; it tries again")
+            await asyncio.sleep(_SETTLE_S)
+
+    async def look(self) -> None:
+        """One look at every open rollout."""
+        for agent in list(self._seen):
+            if agent not in self._snapshot.rollouts:
+                del self._seen[agent]
+                self.latest.pop(agent, None)
+        for agent, rollout in list(self._snapshot.rollouts.items()):
+            await self._remember(agent, rollout)
+            _, interactions, feedback = self._seen[agent]
+            evidence = gather(rollout, list(interactions.values()), list(feedback.values()))
+            decision = decide(rollout, evidence, self._now())
+            self.latest[agent] = decision
+            if decision.action in ("rollback", "hold"):
+                self._stop(agent, rollout, decision)
+
+    async def _remember(self, agent: str, rollout: Rollout) -> None:
+        """Records from before this process, or of other gateways, come from the lake."""
+        known = self._seen.get(agent)
+        fresh = known is None or known[0] != rollout.id
+        if not fresh and time.monotonic() - self._read_at.get(agent, 0) < _REREAD_S:
+            return
+        if fresh:
+            self._seen[agent] = (rollout.id, {}, {})
+        held = self._seen[agent]
+        seen = await asyncio.to_thread(self._lake.interactions, agent, rollout.opened_at)
+        said = await asyncio.to_thread(self._lake.feedback, agent, rollout.opened_at)
+        held[1].update((i.id, i) for i in seen if i.rollout == rollout.id)
+        held[2].update((f.id, f) for f in said)
+        self._read_at[agent] = time.monotonic()
+
+    def _stop(self, agent: str, rollout: Rollout, decision: Decision) -> None:
+        now = self._now()
+        moved = move(rollout, decision, by="watchdog", now=now)
+        if moved is rollout:
+            return
+        try:
+            saved = self._control.save_rollout(moved)
+        except StaleWrite:
+            log.info("another writer moved rollout %s first; looking again", rollout.id)
+        else:
+            detail = {"agent": agent, "rollout": saved.id, "stage": saved.stage, "why": decision.reason}
+            self._control.audit(f"rollout {decision.action} by watchdog", "watchdog", detail, now)
+            log.warning("%s: %s: %s", agent, decision.action, decision.reason)
+        self._snapshot.refresh()

@@ -1,0 +1,72 @@
+"""HTTP as the gateway speaks it: bodies in, JSON and OpenAI-shaped errors out, on bare ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import orjson
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = Sequence[tuple[bytes, bytes]]
+
+MAX_BODY = 4 << 20
+
+
+class Refused(Exception):
+    """A request that ends here, with an error in OpenAI's shape."""
+
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error", code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.kind, self.code = status, message, kind, code
+
+    def body(self) -> dict[str, Any]:
+        """The error as OpenAI's clients expect it."""
+        return {"error": {"message": self.message, "type": self.kind, "param": None, "code": self.code}}
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body. Refused(413) over 4 MiB, so that no client can fill the memory."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "the client went away")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY:
+            raise Refused(413, f"the body is larger than {MAX_BODY} bytes", code="request_too_large")
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def read_json(receive: Receive) -> Any:
+    """The body as JSON. Refused(400) where it is not."""
+    try:
+        return orjson.loads(await read_body(receive))
+    except orjson.JSONDecodeError as e:
+        raise Refused(400, f"the body is not JSON: {e}") from e
+
+
+async def send_json(send: Send, status: int, body: Any, headers: Headers = ()) -> None:
+    """One JSON answer."""
+    await send_bytes(send, status, orjson.dumps(body), b"application/json", headers)
+
+
+async def send_bytes(send: Send, status: int, data: bytes, kind: bytes, headers: Headers = ()) -> None:
+    """One whole answer."""
+    fields = [(b"content-type", kind), (b"content-length", str(len(data)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": data})
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """A request header's value."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return None

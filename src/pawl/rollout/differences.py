@@ -1,0 +1,107 @@
+"""Scored sessions and the differences made of them: what the sequential tests are fed with (pure).
+
+The unit is the session within a stage: its score is the mean over its scored interactions, because the turns of one
+session are not independent. A difference is dated by the moment at which it became known, so that a later look only
+appends to what an earlier look saw. (A session whose further turns are scored later has its mean revised: with many
+such sessions the error probabilities hold only about.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from pawl.lake.records import Feedback, Interaction
+
+Known = Mapping[str, tuple[float, float]]  # interaction id -> (score 0..1, epoch seconds at which it became known)
+
+
+class Unit(NamedTuple):
+    """A scored session within a stage."""
+
+    known_at: float
+    session: str
+    stage: str
+    score: float
+
+
+class Difference(NamedTuple):
+    """Challenger - champion, in [-1, 1]."""
+
+    known_at: float
+    value: float
+    stage: str
+
+
+def scores(feedback: Iterable[Feedback]) -> dict[str, tuple[float, float]]:
+    """Interaction id -> (score, when the first of its kind became known).
+
+    The mean over sources of their latest outcome; ratings and acceptance count only where there is no outcome.
+    """
+    latest: dict[tuple[str, bool], dict[tuple[str, str], tuple[float, str, float]]] = defaultdict(dict)
+    first: dict[tuple[str, bool], float] = {}
+    for f in feedback:
+        if f.score is None or f.kind == "correction":
+            continue
+        mine, voice = (f.interaction, f.kind == "outcome"), (f.source, f.kind)
+        told = (f.at, f.id, min(1.0, max(0.0, f.score)))
+        latest[mine][voice] = max(latest[mine].get(voice, told), told)
+        first[mine] = min(f.at, first.get(mine, math.inf))
+    return {
+        interaction: (sum(score for _, _, score in voices.values()) / len(voices), first[interaction, is_outcome])
+        for (interaction, is_outcome), voices in latest.items()
+        if is_outcome or (interaction, True) not in latest
+    }
+
+
+def units(calls: Iterable[Interaction], known: Known) -> list[Unit]:
+    """One arm's scored sessions, as they became known. Calls that failed are passed over: see `failed`."""
+    grouped: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for call in calls:
+        if call.id in known and not failed(call):
+            grouped[call.session, call.stage or ""].append(known[call.id])
+    return sorted(
+        Unit(min(at for _, at in found), session, stage, sum(score for score, _ in found) / len(found))
+        for (session, stage), found in grouped.items()
+    )
+
+
+def pairs(answered: Iterable[Interaction], shadows: Iterable[Interaction], known: Known) -> list[Difference]:
+    """Sessions in shadow: the mean over their pairs of (shadow's score - score of what the client got)."""
+    by_id = {i.id: i for i in answered if i.id in known and not failed(i)}
+    grouped: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for shadow in shadows:
+        mine = by_id.get(shadow.shadow_of or "")
+        if mine is not None and shadow.id in known and not failed(shadow):
+            (theirs, at), (score, later) = known[mine.id], known[shadow.id]
+            grouped[mine.session].append((max(at, later), score - theirs))
+    return sorted(
+        Difference(min(at for at, _ in found), sum(d for _, d in found) / len(found), "shadow")
+        for found in grouped.values()
+    )
+
+
+def blocks(stage: str, champion: Sequence[Unit], challenger: Sequence[Unit]) -> list[Difference]:
+    """Sessions of one percentage stage: scored ones wait for the other arm, a block closes when it holds both.
+
+    Its difference is that of its arms' means. Which arm a session goes to is a hash of its name and has nothing to do
+    with its score, so given all earlier blocks the difference has the mean "challenger - champion", whatever the
+    split. Each session is used once.
+    """
+    made: list[Difference] = []
+    waiting: tuple[list[float], list[float]] = ([], [])
+    arrivals = [(u, 0) for u in champion if u.stage == stage] + [(u, 1) for u in challenger if u.stage == stage]
+    for unit, arm in sorted(arrivals):
+        waiting[arm].append(unit.score)
+        if waiting[0] and waiting[1]:
+            theirs, mine = (sum(w) / len(w) for w in waiting)
+            made.append(Difference(unit.known_at, mine - theirs, stage))
+            waiting = ([], [])
+    return made
+
+
+def failed(call: Interaction) -> bool:
+    """Whether the arm failed to answer. The error guardrail counts it; it is never a low score."""
+    return call.status == 0 or call.status >= 500 or call.error is not None or call.broken
