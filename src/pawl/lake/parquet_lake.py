@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pawl.errors import LakeError
-from pawl.lake.journal import OPEN, SEALED, read_segment, seal_orphans
+from pawl.lake.journal import OPEN, SEALED, read_segment, seal_dead
 from pawl.lake.records import Feedback, Interaction, Record
 
 Kind = TypeVar("Kind", Interaction, Feedback)
@@ -58,7 +58,7 @@ class ParquetLake:
         self._root.mkdir(parents=True, exist_ok=True)
         self._journal.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            seal_orphans(self._journal)
+            seal_dead(self._journal)
             manifest = self._manifest()
             for name in manifest.segments:
                 (self._journal / name).unlink(missing_ok=True)

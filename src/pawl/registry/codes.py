@@ -1,4 +1,8 @@
-"""Single-use approval codes: signed, so that a tag in a registry's UI can say who approves what (pure)."""
+"""Single-use approval codes: a person's yes that can travel through a registry's tag or a chat (pure).
+
+A code is `pawl1.<payload>.<HMAC-SHA256>` in unpadded base64url. It carries what was approved, by whom and until when;
+that it was not used before is for the control database to say.
+"""
 
 from __future__ import annotations
 
@@ -6,42 +10,59 @@ import base64
 import binascii
 import hashlib
 import hmac
+import secrets
 
 import msgspec
 
 from pawl.errors import ApprovalInvalid
 
+PREFIX = "pawl1"
 
-class Code(msgspec.Struct, frozen=True, array_like=True):
-    """What a code says. `expires` is in epoch seconds; the nonce is spent at first use."""
+
+class Code(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What a code says."""
 
     agent: str
     version: str
-    evidence: str
+    evidence: str  # digest of the report that the person saw
     by: str
-    expires: float
+    key_id: str  # the key it was made with; revoking the key voids it
+    expires: float  # epoch seconds
     nonce: str
 
 
-def make_code(secret: bytes, code: Code) -> str:
-    """The code as text: base64url of its JSON, a dot, base64url of HMAC-SHA256 (RFC 2104) over that text."""
-    body = _text(msgspec.json.encode(code))
-    return f"{body}.{_sign(secret, body)}"
+def make_code(secret: bytes, *, agent: str, version: str, evidence: str, by: str, key_id: str, expires: float) -> str:
+    """A fresh code, signed with the control database's secret."""
+    code = Code(
+        agent=agent,
+        version=version,
+        evidence=evidence,
+        by=by,
+        key_id=key_id,
+        expires=expires,
+        nonce=secrets.token_urlsafe(12),
+    )
+    payload = _text(msgspec.json.encode(code))
+    return f"{PREFIX}.{payload}.{_text(_sign(secret, payload))}"
 
 
 def read_code(secret: bytes, text: str) -> Code:
-    """The code, if this secret signed it. ApprovalInvalid otherwise; the signature is compared in constant time."""
-    body, _, signature = text.strip().partition(".")
-    if not hmac.compare_digest(_sign(secret, body).encode(), signature.encode()):
-        raise ApprovalInvalid("this is no code of this control database, or it was altered; make one anew")
+    """What a genuine code says. ApprovalInvalid for anything else; expiry and reuse are the caller's to check."""
+    parts = text.strip().split(".")
+    if len(parts) != 3 or parts[0] != PREFIX:
+        raise ApprovalInvalid("this is no approval code: paste all of what `pawl approve --code` printed")
+    _, payload, signature = parts
+    # The signature is over the text, so nothing unsigned is parsed and no second spelling of a payload is accepted.
+    if not hmac.compare_digest(_text(_sign(secret, payload)).encode(), signature.encode()):
+        raise ApprovalInvalid("this code was altered, or made by another installation: make a new one")
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=Code)
-    except (msgspec.DecodeError, binascii.Error) as e:  # signed, but by another version of this program
-        raise ApprovalInvalid("this code cannot be read; make one anew") from e
+        return msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=Code)
+    except (msgspec.DecodeError, binascii.Error) as e:
+        raise ApprovalInvalid("this code is of another version of Pawl: make a new one") from e
 
 
-def _sign(secret: bytes, body: str) -> str:
-    return _text(hmac.new(secret, body.encode(), hashlib.sha256).digest())
+def _sign(secret: bytes, payload: str) -> bytes:
+    return hmac.new(secret, f"{PREFIX}.{payload}".encode(), hashlib.sha256).digest()
 
 
 def _text(data: bytes) -> str:

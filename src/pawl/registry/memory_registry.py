@@ -1,73 +1,103 @@
-"""A registry in memory and a folder: held to the same contract as the real one, used where no server is wanted."""
+"""The registry in memory: for tests, held to the same contract as the real one."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from pawl.errors import PawlError
 from pawl.registry.adapter_hash import adapter_sha256
-from pawl.registry.port import Version, adapter_name
+from pawl.registry.port import Version
 
 
 class MemoryRegistry:
-    """Implements `Registry`."""
+    """`Registry` that forgets everything with the process."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._versions: dict[tuple[str, str], Version] = {}
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._versions: dict[str, list[Version]] = {}
+        self._folders: dict[tuple[str, str], dict[str, bytes]] = {}
         self._aliases: dict[tuple[str, str], str] = {}
+        self.attached: dict[tuple[str, str], dict[str, bytes]] = {}
+        self.runs: dict[str, tuple[dict[str, str], dict[str, float]]] = {}
 
-    def register(self, agent: str, adapter: Path, lineage: Mapping[str, str], files: Mapping[str, Path]) -> Version:
-        sha256 = adapter_sha256(adapter)
-        for known in self.versions(agent):
-            if known.sha256 == sha256:
-                return known
-        number = str(len(self.versions(agent)) + 1)
-        tags = {**lineage, "adapter_sha256": sha256}
-        made = Version(
-            agent=agent, number=number, adapter=adapter_name(agent, number, sha256), sha256=sha256, tags=tags
-        )
-        shutil.copytree(adapter, self._home(made) / "adapter")
-        for name, path in files.items():
-            (self._home(made) / "files").mkdir(exist_ok=True)
-            shutil.copy(path, self._home(made) / "files" / name)
-        self._versions[agent, number] = made
-        return made
+    def register(self, agent: str, adapter_dir: Path, lineage: Mapping[str, str], files: Mapping[str, Path]) -> Version:
+        sha256 = adapter_sha256(adapter_dir)
+        with self._lock:
+            existing = self.find_by_sha256(agent, sha256)
+            if existing is not None:
+                return existing
+            number = str(len(self._versions.get(agent, [])) + 1)
+            run_id = lineage.get("run_id") or uuid.uuid4().hex
+            tags = {**lineage, "adapter_sha256": sha256}
+            version = Version(agent=agent, number=number, sha256=sha256, tags=tags, run_id=run_id)
+            self._versions.setdefault(agent, []).append(version)
+            self._folders[agent, number] = {p.name: p.read_bytes() for p in adapter_dir.iterdir() if p.is_file()}
+            self.attached[agent, number] = {name: path.read_bytes() for name, path in files.items()}
+            return version
+
+    def log_training(
+        self,
+        agent: str,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        curves: Mapping[str, Sequence[tuple[int, float]]],
+    ) -> str:
+        run_id = uuid.uuid4().hex
+        with self._lock:
+            self.runs[run_id] = (dict(params), {**{k: c[-1][1] for k, c in curves.items() if c}, **metrics})
+        return run_id
 
     def version(self, agent: str, number: str) -> Version:
-        return self._versions[agent, number]
+        with self._lock:
+            for version in self._versions.get(agent, []):
+                if version.number == number:
+                    return version
+        raise PawlError(f"the registry has no version {number} of {agent}")
 
     def versions(self, agent: str) -> list[Version]:
-        mine = [v for v in self._versions.values() if v.agent == agent]
-        return sorted(mine, key=lambda v: -int(v.number))
+        with self._lock:
+            return self._versions.get(agent, [])[::-1]
+
+    def find_by_sha256(self, agent: str, sha256: str) -> Version | None:
+        return next((v for v in self.versions(agent) if v.sha256 == sha256), None)
 
     def by_alias(self, agent: str, alias: str) -> Version | None:
-        number = self._aliases.get((agent, alias))
-        return None if number is None else self.version(agent, number)
+        with self._lock:
+            number = self._aliases.get((agent, alias))
+            return None if number is None else self.version(agent, number)
 
     def move_alias(self, agent: str, alias: str, number: str) -> None:
-        self._aliases[agent, alias] = self.version(agent, number).number
+        with self._lock:
+            self._aliases[agent, alias] = self.version(agent, number).number
 
     def drop_alias(self, agent: str, alias: str) -> None:
-        self._aliases.pop((agent, alias), None)
+        with self._lock:
+            self._aliases.pop((agent, alias), None)
 
     def tag(self, agent: str, number: str, key: str, value: str) -> None:
-        old = self.version(agent, number)
-        self._versions[agent, number] = msgspec.structs.replace(old, tags={**old.tags, key: value})
+        with self._lock:
+            old = self.version(agent, number)
+            new = msgspec.structs.replace(old, tags={**old.tags, key: value})
+            self._versions[agent][int(number) - 1] = new
 
-    def attach(self, agent: str, number: str, path: Path) -> None:
-        home = self._home(self.version(agent, number)) / "files"
-        home.mkdir(exist_ok=True)
-        shutil.copy(path, home / path.name)
+    def attach(self, agent: str, number: str, path: Path) -> str:
+        with self._lock:
+            version = self.version(agent, number)
+            self.attached[agent, number][path.name] = path.read_bytes()
+            return f"{self.url(version)}/{path.name}"
 
     def download(self, version: Version, to: Path) -> Path:
-        return Path(shutil.copytree(self._home(version) / "adapter", to, dirs_exist_ok=True))
+        with self._lock:
+            self.version(version.agent, version.number)
+            to.mkdir(parents=True, exist_ok=True)
+            for name, content in self._folders[version.agent, version.number].items():
+                (to / name).write_bytes(content)
+            return to
 
     def url(self, version: Version) -> str:
-        return (self._home(version) / "adapter").as_uri()
-
-    def _home(self, version: Version) -> Path:
-        return self._folder / version.agent / version.number
+        return f"memory:{version.agent}/{version.number}"

@@ -3,125 +3,134 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pawl.errors import ServerNotUp
+from pawl.errors import PawlError, ServerNotUp
 from pawl.registry.adapter_hash import adapter_sha256
-from pawl.registry.port import Version, adapter_name
+from pawl.registry.port import Version
 
-# A dead server should be named within seconds, not after the client's minutes of retries.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+SHA_TAG = "adapter_sha256"
+MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+PAGE = 200
 
 
 class MlflowRegistry:
-    """Implements `Registry`: a registered model an agent, a LoggedModel an adapter, its lineage as tags."""
+    """`Registry` on `url`, e.g. http://127.0.0.1:8720.
 
-    def __init__(self, tracking_uri: str) -> None:
-        self._uri = tracking_uri
+    An adapter is a LoggedModel of a run in the experiment named after the agent, so that the UI shows its metrics
+    and its report beside it. Artifacts pass through the server (`--serve-artifacts`, its default).
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        # MLflow's own default retries a server that is down for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
     @cached_property
     def _client(self) -> Any:
         from mlflow import MlflowClient
 
-        return MlflowClient(self._uri, self._uri)
+        return MlflowClient(tracking_uri=self._url, registry_uri=self._url)
 
-    def register(self, agent: str, adapter: Path, lineage: Mapping[str, str], files: Mapping[str, Path]) -> Version:
-        sha256 = adapter_sha256(adapter)
-        for known in self.versions(agent):
-            if known.sha256 == sha256:
-                return known
-        with self._errors(agent):
+    def register(self, agent: str, adapter_dir: Path, lineage: Mapping[str, str], files: Mapping[str, Path]) -> Version:
+        sha256 = adapter_sha256(adapter_dir)
+        existing = self.find_by_sha256(agent, sha256)
+        if existing is not None:
+            return existing
+        tags = {**lineage, SHA_TAG: sha256}
+        with self._mapped(f"registering an adapter of {agent}"):
             experiment = self._experiment(agent)
-            run = self._client.create_run(experiment, run_name=f"challenger {sha256[:8]}", tags=dict(lineage))
-            run_id = run.info.run_id
-            model = self._client.create_logged_model(
-                experiment, name=f"{agent}-{sha256[:8]}", source_run_id=run_id, model_type="lora adapter"
-            )
-            self._client.log_model_artifacts(model.model_id, str(adapter))
-            self._client.finalize_logged_model(model.model_id, "READY")
+            run_id = lineage.get("run_id") or self._finished_run(experiment, dict(lineage), {}, {})
             for name, path in files.items():
-                self._log(run_id, path, name)
-            self._client.set_terminated(run_id)
-            self._ensure_model(agent)
+                self._attach(run_id, path, name)
+            model = self._client.create_logged_model(experiment, name=agent, source_run_id=run_id, tags=tags)
+            self._client.log_model_artifacts(model.model_id, str(adapter_dir))
+            self._client.finalize_logged_model(model.model_id, "READY")
+            self._ensure_registered_model(agent)
+            # The version comes last: what is registered is whole, and a try that was cut off left only a model
+            # that no version names.
             made = self._client.create_model_version(
-                agent,
-                f"models:/{model.model_id}",
-                run_id=run_id,
-                model_id=model.model_id,
-                tags={**lineage, "adapter_sha256": sha256, "report": self._artifacts_url(experiment, run_id)},
+                agent, f"models:/{model.model_id}", run_id=run_id, tags=tags, model_id=model.model_id
             )
-        return self.version(agent, str(made.version))
+            return _version(made)
 
-    def log_metrics(self, version: Version, metrics: Mapping[str, float]) -> None:
-        """Numbers of a version, shown in its run."""
-        with self._errors(version.agent):
-            run_id = self._client.get_model_version(version.agent, version.number).run_id
-            for name, value in metrics.items():
-                self._client.log_metric(run_id, name, value)
+    def log_training(
+        self,
+        agent: str,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        curves: Mapping[str, Sequence[tuple[int, float]]],
+    ) -> str:
+        with self._mapped(f"logging the training of {agent}"):
+            return self._finished_run(self._experiment(agent), params, metrics, curves)
 
     def version(self, agent: str, number: str) -> Version:
-        with self._errors(f"{agent} version {number}"):
-            return self._read(self._client.get_model_version(agent, number))
+        with self._mapped(f"reading version {number} of {agent}"):
+            return _version(self._client.get_model_version(agent, number))
 
     def versions(self, agent: str) -> list[Version]:
-        with self._errors(agent):
-            found = self._client.search_model_versions(f"name='{agent}'", max_results=1000)
-            return sorted((self._read(v) for v in found), key=lambda v: -int(v.number))
+        found: list[Version] = []
+        token: str | None = None
+        with self._mapped(f"listing the versions of {agent}"):
+            while True:
+                page = self._client.search_model_versions(f"name='{agent}'", max_results=PAGE, page_token=token)
+                found += [_version(v) for v in page]
+                token = page.token
+                if not token:
+                    return sorted(found, key=lambda v: int(v.number), reverse=True)
+
+    def find_by_sha256(self, agent: str, sha256: str) -> Version | None:
+        return next((v for v in self.versions(agent) if v.sha256 == sha256), None)
 
     def by_alias(self, agent: str, alias: str) -> Version | None:
-        try:
-            with self._errors(agent):
-                return self._read(self._client.get_model_version_by_alias(agent, alias))
-        except KeyError:
-            return None
+        with self._mapped(f"reading {agent}@{alias}"):
+            number = self._aliases(agent).get(alias)
+            return None if number is None else _version(self._client.get_model_version(agent, number))
 
     def move_alias(self, agent: str, alias: str, number: str) -> None:
-        with self._errors(f"{agent} version {number}"):
+        with self._mapped(f"moving {agent}@{alias} to version {number}"):
+            self._client.get_model_version(agent, number)  # an alias must not point at nothing
             self._client.set_registered_model_alias(agent, alias, number)
 
     def drop_alias(self, agent: str, alias: str) -> None:
-        with self._errors(agent):
-            self._client.delete_registered_model_alias(agent, alias)
+        with self._mapped(f"dropping {agent}@{alias}"):
+            if alias in self._aliases(agent):
+                self._client.delete_registered_model_alias(agent, alias)
 
     def tag(self, agent: str, number: str, key: str, value: str) -> None:
-        with self._errors(f"{agent} version {number}"):
+        with self._mapped(f"tagging version {number} of {agent}"):
             self._client.set_model_version_tag(agent, number, key, value)
 
-    def attach(self, agent: str, number: str, path: Path) -> None:
-        with self._errors(f"{agent} version {number}"):
-            run_id = self._client.get_model_version(agent, number).run_id
-            self._client.log_artifact(run_id, str(path))
+    def attach(self, agent: str, number: str, path: Path) -> str:
+        version = self.version(agent, number)
+        with self._mapped(f"attaching {path.name} to version {number} of {agent}"):
+            self._attach(version.run_id, path, path.name)
+            experiment = self._client.get_run(version.run_id).info.experiment_id
+            return f"{self._url}/#/experiments/{experiment}/runs/{version.run_id}/artifacts/{path.name}"
 
     def download(self, version: Version, to: Path) -> Path:
-        import mlflow
         from mlflow.artifacts import download_artifacts
 
-        # `models:/` addresses are resolved at the process's own servers, whatever the client was given.
-        mlflow.set_tracking_uri(self._uri)
-        mlflow.set_registry_uri(self._uri)
         to.mkdir(parents=True, exist_ok=True)
-        with self._errors(version.adapter):
-            return Path(download_artifacts(f"models:/{version.agent}/{version.number}", dst_path=str(to)))
+        with self._mapped(f"downloading {version.adapter}"):
+            source = self._client.get_model_version(version.agent, version.number).source
+            return Path(download_artifacts(artifact_uri=source, dst_path=str(to), tracking_uri=self._url))
 
     def url(self, version: Version) -> str:
-        return f"{self._uri}/#/models/{version.agent}/versions/{version.number}"
-
-    def _read(self, found: Any) -> Version:
-        tags = {str(k): str(v) for k, v in found.tags.items()}
-        number, sha256 = str(found.version), tags.get("adapter_sha256", "")
-        name = adapter_name(found.name, number, sha256)
-        return Version(agent=found.name, number=number, adapter=name, sha256=sha256, tags=tags)
+        return f"{self._url}/#/models/{version.agent}/versions/{version.number}"
 
     def _experiment(self, agent: str) -> str:
-        known = self._client.get_experiment_by_name(agent)
-        return str(known.experiment_id if known else self._client.create_experiment(agent))
+        found = self._client.get_experiment_by_name(agent)
+        return str(found.experiment_id) if found is not None else str(self._client.create_experiment(agent))
 
-    def _ensure_model(self, agent: str) -> None:
+    def _ensure_registered_model(self, agent: str) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
@@ -130,26 +139,64 @@ class MlflowRegistry:
             if e.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _log(self, run_id: str, path: Path, name: str) -> None:
+    def _finished_run(
+        self,
+        experiment: str,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        curves: Mapping[str, Sequence[tuple[int, float]]],
+    ) -> str:
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        points = [Metric(k, float(v), now, step) for k, curve in curves.items() for step, v in curve]
+        points += [Metric(k, float(v), now, 0) for k, v in metrics.items()]
+        run_id = str(self._client.create_run(experiment).info.run_id)
+        self._client.log_batch(run_id, params=[Param(k, str(v)) for k, v in params.items()])
+        for start in range(0, len(points), 1000):  # the server's limit a batch
+            self._client.log_batch(run_id, metrics=points[start : start + 1000])
+        self._client.set_terminated(run_id, "FINISHED")
+        return run_id
+
+    def _attach(self, run_id: str, path: Path, name: str) -> None:
         if path.name == name:
             self._client.log_artifact(run_id, str(path))
             return
-        self._client.log_text(run_id, path.read_text(encoding="utf-8"), name)
+        # MLflow names an artifact after its file.
+        with tempfile.TemporaryDirectory() as folder:
+            self._client.log_artifact(run_id, str(shutil.copyfile(path, Path(folder) / name)))
 
-    def _artifacts_url(self, experiment: str, run_id: str) -> str:
-        return f"{self._uri}/#/experiments/{experiment}/runs/{run_id}/artifacts"
+    def _aliases(self, agent: str) -> dict[str, str]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return {k: str(v) for k, v in self._client.get_registered_model(agent).aliases.items()}
+        except MlflowException as e:
+            if e.error_code in MISSING:
+                return {}
+            raise
 
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        """The one place where the vendor's exceptions become ours."""
+    def _mapped(self, doing: str) -> Iterator[None]:
         from mlflow.exceptions import MlflowException
-        from requests.exceptions import RequestException
+        from requests import RequestException
 
         try:
             yield
-        except RequestException as e:
-            raise ServerNotUp(f"MLflow at {self._uri} does not answer; start it, or set PAWL_MLFLOW_PORT") from e
-        except MlflowException as e:
-            if e.error_code == "RESOURCE_DOES_NOT_EXIST" or "not found" in str(e).lower():
-                raise KeyError(what) from e
-            raise ServerNotUp(f"MLflow at {self._uri} refused ({e.error_code}): {e}") from e
+        except (MlflowException, RequestException) as e:
+            code = getattr(e, "error_code", "")
+            if code in MISSING:
+                raise PawlError(f"{doing}: the registry has no such entry ({e}); look at {self._url}") from e
+            # A server that cannot be reached has no error code of its own: the client wraps the connection's error.
+            if isinstance(e, RequestException) or isinstance(e.__cause__ or e.__context__, (RequestException, OSError)):
+                raise ServerNotUp(
+                    f"{doing}: MLflow at {self._url} does not answer; start it, or look at its log"
+                ) from e
+            raise PawlError(f"{doing}: MLflow refused ({code}): {e}") from e
+
+
+def _version(found: Any) -> Version:
+    tags = {str(k): str(v) for k, v in found.tags.items()}
+    return Version(
+        agent=found.name, number=str(found.version), sha256=tags.get(SHA_TAG, ""), tags=tags, run_id=found.run_id or ""
+    )

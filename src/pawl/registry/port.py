@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -13,29 +13,66 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """One registered adapter version."""
 
     agent: str
-    number: str  # the registry's number, "1", "2", ...
+    number: str  # the registry's number: "1", "2", ...
     sha256: str  # `adapter_sha256` of its files
     tags: dict[str, str] = {}
-    run_id: str = ""  # the training run it came from, "" where none was logged
-    model_id: str = ""  # where the registry keeps its files
+    run_id: str = ""  # the experiment run that its files and reports hang on
 
     @property
     def adapter(self) -> str:
-        """The name it is served under; never reused for other weights."""
-        return adapter_name(self.agent, self.number, self.sha256)
-
-
-def adapter_name(agent: str, number: str, sha256: str) -> str:
-    """agent + registry version + content hash, e.g. `functional-negative-v7-3fa9c1d2`."""
-    return f"{agent}-v{number}-{sha256[:8]}"
+        """The name it is served under: agent + version + content hash; never reused for other weights."""
+        return f"{self.agent}-v{self.number}-{self.sha256[:8]}"
 
 
 class Registry(Protocol):
-    """What the loop asks of a registry. An unknown version is a RegistryEntryMissing... see `errors`."""
+    """What the loop asks of a registry.
+
+    An agent, version or alias target that does not exist is a PawlError, except where None or an empty list says so.
+    ServerNotUp where the registry does not answer.
+    """
 
     def register(self, agent: str, adapter_dir: Path, lineage: Mapping[str, str], files: Mapping[str, Path]) -> Version:
-        """A new version of the adapter's files, tagged with the lineage, with `files` (name -> path) attached.
+        """Store the adapter's folder as a new version, tagged with its lineage, with `files` (name -> path) attached.
 
-        Registering a hash again returns the version it has, with the tags it was given first.
+        Idempotent by content: an adapter hash that is registered already returns its version as it is. A `run_id`
+        in the lineage (from `log_training`) hangs the version on that run.
         """
+        ...
+
+    def log_training(
+        self,
+        agent: str,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        curves: Mapping[str, Sequence[tuple[int, float]]],
+    ) -> str:
+        """Record a training run in the agent's experiment; `curves` are (step, value). Returns its run id."""
+        ...
+
+    def version(self, agent: str, number: str) -> Version: ...
+    def versions(self, agent: str) -> list[Version]:
+        """Newest first; empty for an agent that was never registered."""
+        ...
+
+    def find_by_sha256(self, agent: str, sha256: str) -> Version | None: ...
+    def by_alias(self, agent: str, alias: str) -> Version | None: ...
+    def move_alias(self, agent: str, alias: str, number: str) -> None: ...
+    def drop_alias(self, agent: str, alias: str) -> None:
+        """Dropping an alias that is not there changes nothing."""
+        ...
+
+    def tag(self, agent: str, number: str, key: str, value: str) -> None: ...
+    def attach(self, agent: str, number: str, path: Path) -> str:
+        """Hang a file on the version, under its own name; one of that name is replaced. Returns a link to it."""
+        ...
+
+    def download(self, version: Version, to: Path) -> Path:
+        """Write the adapter's plain folder into `to`, made where missing; returns the folder that holds the files.
+
+        The caller compares `adapter_sha256` with the version's.
+        """
+        ...
+
+    def url(self, version: Version) -> str:
+        """Where a person looks at the version."""
         ...
