@@ -26,6 +26,13 @@ def main() -> int:
     options = parser.parse_args()
     os.chdir(ROOT)
     os.environ.setdefault("PAWL_HOME", str(ROOT / ".pawl"))
+    # Bars of the libraries would be drawn over ours.
+    for name, value in (
+        ("TQDM_DISABLE", "1"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+    ):
+        os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from ruamel.yaml import YAML
 
 from infra.demo import prefect_server
@@ -113,7 +113,10 @@ class Story:
         champion = self._route()["champion"]["name"]
         with self._bar(f"traffic to {champion}", amount) as tell, self._model_time("traffic"):
             played = self._clients().play(
-                work, lambda p: tell(len(done) + p.answered + p.failed, f"mean score {p.mean:.2f}")
+                work,
+                lambda p: tell(
+                    len(done) + p.answered + p.failed, f"{len(done) + p.answered}/{amount}, mean score {p.mean:.2f}"
+                ),
             )
             self._settle_shadows(since)
         self._say(
@@ -203,23 +206,28 @@ class Story:
             return next((r for r in self.place.control.rollouts(AGENT) if r.version == version), None)
 
         state = {"stage": "opening"}
-        over = threading.Event()
+        over, trouble = threading.Event(), list[Exception]()
 
         def drive() -> None:
             """Ask for a tick when the evidence is there; the schedule would do the same within a minute."""
-            while not over.is_set():
-                rollout = mine()
-                if rollout is None:
-                    self._tick()
-                elif rollout.stage in ("done", "rolled_back"):
-                    over.set()
-                else:
-                    state["stage"] = rollout.stage
-                    latest = self._latest_decision()
-                    state["stage"] = f"{rollout.stage}: {latest.get('sessions', 0)}/{latest.get('needed', 0)} scored"
-                    if latest.get("action") == "advance":
+            try:
+                while not over.is_set():
+                    rollout = mine()
+                    if rollout is None:
                         self._tick()
-                time.sleep(0.5)
+                    elif rollout.stage in ("done", "rolled_back"):
+                        return
+                    else:
+                        latest = self._latest_decision()
+                        counted = f"{latest.get('sessions', 0)}/{latest.get('needed', 0)}"
+                        state["stage"] = f"stage {rollout.stage}, {counted} scored"
+                        if latest.get("action") == "advance":
+                            self._tick()
+                    time.sleep(0.5)
+            except Exception as e:  # told by the main thread, which would otherwise send traffic for ever
+                trouble.append(e)
+            finally:
+                over.set()
 
         with self._bar(f"rollout of version {version}", None) as tell:
             driver = threading.Thread(target=drive, daemon=True)
@@ -228,8 +236,12 @@ class Story:
                 time.sleep(0.2)
             with self._model_time("rollout", kind="waiting"):
                 self._clients().play(
-                    self._live(), lambda p: tell(p.answered, f"{state['stage']}, {p.failed} failed"), stop=over.is_set
+                    self._live(),
+                    lambda p: tell(p.answered, f"{state['stage']}; {p.answered} answered, {p.failed} failed"),
+                    stop=over.is_set,
                 )
+        if trouble:
+            raise trouble[0]
         found = mine()
         if found is None:
             raise PawlError("no rollout was opened; see `pawl status` and Prefect's UI")
@@ -385,7 +397,7 @@ class _Bar:
     """A progress bar that is told how far it is and a note."""
 
     def __init__(self, console: Console, name: str, total: int | None) -> None:
-        columns = (TextColumn("{task.description:28}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())
         self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=console)
         self._task = self._progress.add_task(name, total=total, note="")
 

@@ -1,4 +1,4 @@
-"""The split by source: a source is in training or in evaluation, never in both (pure)."""
+"""Which sources are held out for evaluation (pure). A source is never on both sides."""
 
 from __future__ import annotations
 
@@ -9,32 +9,38 @@ from typing import Literal
 from pawl.errors import SourceError
 
 Side = Literal["training", "evaluation"]
+_STEPS = 10_000
 
 
-def _place(source: str) -> float:
-    """A stable place of a source in [0, 100)."""
-    digest = hashlib.blake2b(source.encode(), digest_size=8, person=b"pawl-split").digest()
-    return int.from_bytes(digest, "big") / 2**64 * 100
+def _place(source: str) -> int:
+    digest = hashlib.blake2b(f"split\0{source}".encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 def side(source: str, evaluation_percent: int) -> Side:
-    """Where a source belongs. Raising the percentage only moves sources from training to evaluation."""
-    return "evaluation" if _place(source) < evaluation_percent else "training"
+    """The side of a source by a stable hash of its name.
+
+    It depends on nothing else, so a new source moves no other one; raising the percentage only moves sources to
+    evaluation.
+    """
+    return "evaluation" if _place(source) % _STEPS < evaluation_percent * _STEPS // 100 else "training"
 
 
 def split_sources(sources: Iterable[str], evaluation_percent: int) -> tuple[frozenset[str], frozenset[str]]:
-    """(training, evaluation) sources. Few sources still give both sides: the one nearest to the border moves over.
+    """Training and evaluation sources of a whole; both hold at least one.
 
-    SourceError where there is only one source: then nothing unseen is left to judge on.
+    As `side` says, except where the whole is so small that one side would stay empty: then the source nearest to the
+    border is taken over.
+
+    Raises:
+        SourceError: fewer than two sources, so that nothing can be held out.
     """
-    known = sorted(set(sources), key=lambda s: (_place(s), s))
+    known = sorted(set(sources), key=lambda s: (_place(s) % _STEPS, s))
     if len(known) < 2:
         raise SourceError(
-            f"{len(known)} source(s): a model can only be judged on sources that training never saw. "
-            "Give the operations of your document tags or several first path segments, or add a second document"
+            f"the tasks come from {len(known)} source(s) ({', '.join(known) or 'none'}), and a source is never on both "
+            "sides of the split: give the operations of the document at least two tags or first path segments"
         )
-    held_out = [s for s in known if side(s, evaluation_percent) == "evaluation"]
-    held_out = held_out or known[:1]
-    if len(held_out) == len(known):
-        held_out = known[:-1]
-    return frozenset(known) - frozenset(held_out), frozenset(held_out)
+    held = sum(side(s, evaluation_percent) == "evaluation" for s in known)
+    border = min(max(held, 1), len(known) - 1)
+    return frozenset(known[border:]), frozenset(known[:border])

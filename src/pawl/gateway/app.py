@@ -134,7 +134,9 @@ class Gateway:
             }
             for name, route in self._snapshot.routes.items()
         ]
-        await send_bytes(send, 200, msgspec.json.encode({"object": "list", "data": rows}), b"application/json")
+        # Specs are pydantic models, everything else is msgspec's.
+        body = msgspec.json.encode({"object": "list", "data": rows}, enc_hook=lambda spec: spec.model_dump(mode="json"))
+        await send_bytes(send, 200, body, b"application/json")
 
     async def _healthz(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_json(send, 200, {"status": "ok"})

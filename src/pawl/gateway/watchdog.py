@@ -7,6 +7,7 @@ writes is the control database.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -54,10 +55,8 @@ class Watchdog:
     async def watch(self) -> None:
         """For ever: look when there is news, and once a second."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _TICK_S)
-            except TimeoutError:
-                pass
             self._news.clear()
             try:
                 await self.look()

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to bind to (default: loopback)")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--seed", type=int, default=7, help="another seed gives other answers")
-    parser.add_argument("--faulty", type=float, default=reference.FAULTY, help="share of faulty answers, 0..1")
+    parser.add_argument("--faulty", type=float, default=0.15, help="share of faulty answers, 0..1")
     parser.add_argument("--latency-ms", type=float, default=400.0, help="mean time to an answer")
     given = parser.parse_args()
     app = StandIn(given.seed, given.faulty, given.latency_ms / 1000)

@@ -103,7 +103,9 @@ def approve_by_code(control: ControlStore, request: Request, text: str, now: flo
         raise ApprovalInvalid("this code has expired: make a new one")
     if now >= request.expires:
         raise ApprovalInvalid("the request has expired: run the promotion again")
-    if not any(k.id == code.key_id and not k.revoked and k.role in APPROVERS for k in control.keys()):
+    stored = control.keys()
+    maker = next((k for k in stored if k.id == code.key_id), None)
+    if maker is None or maker.revoked or maker.role not in APPROVERS:
         raise ApprovalInvalid(f"the key of {code.by} that made this code was revoked: ask an approver")
     if not control.spend_code(code.nonce, now):
         raise ApprovalInvalid("this code was used before: make a new one")

@@ -49,7 +49,7 @@ def make_code(secret: bytes, *, agent: str, version: str, evidence: str, by: str
 def read_code(secret: bytes, text: str) -> Code:
     """What a genuine code says. ApprovalInvalid for anything else; expiry and reuse are the caller's to check."""
     parts = text.strip().split(".")
-    if len(parts) != 3 or parts[0] != PREFIX:
+    if len(parts) != 3 or parts[0] != PREFIX or not text.isascii():
         raise ApprovalInvalid("this is no approval code: paste all of what `pawl approve --code` printed")
     _, payload, signature = parts
     # The signature is over the text, so nothing unsigned is parsed and no second spelling of a payload is accepted.

@@ -32,6 +32,7 @@ class MlflowRegistry:
         self._url = url.rstrip("/")
         # MLflow's own default retries a server that is down for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
     @cached_property
     def _client(self) -> Any:
@@ -57,7 +58,12 @@ class MlflowRegistry:
             # The version comes last: what is registered is whole, and a try that was cut off left only a model
             # that no version names.
             made = self._client.create_model_version(
-                agent, f"models:/{model.model_id}", run_id=run_id, tags=tags, model_id=model.model_id
+                agent,
+                f"models:/{model.model_id}",
+                run_id=run_id,
+                tags=tags,
+                model_id=model.model_id,
+                await_creation_for=0,  # its files are there already
             )
             return _version(made)
 
@@ -120,8 +126,11 @@ class MlflowRegistry:
 
         to.mkdir(parents=True, exist_ok=True)
         with self._mapped(f"downloading {version.adapter}"):
-            source = self._client.get_model_version(version.agent, version.number).source
-            return Path(download_artifacts(artifact_uri=source, dst_path=str(to), tracking_uri=self._url))
+            source = str(self._client.get_model_version(version.agent, version.number).source)
+            # A `models:/` address would be looked up on MLflow's global tracking server, whatever is passed here.
+            model = self._client.get_logged_model(source.removeprefix("models:/"))
+            found = download_artifacts(artifact_uri=model.artifact_location, dst_path=str(to), tracking_uri=self._url)
+            return Path(found)
 
     def url(self, version: Version) -> str:
         return f"{self._url}/#/models/{version.agent}/versions/{version.number}"

@@ -1,1 +1,1 @@
-"""Serving: vLLM processes on this machine, and adapters loaded into them while they run."""
+"""The serving cluster: vLLM processes, and which adapters are where."""

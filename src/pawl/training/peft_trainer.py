@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import hashlib
 import json
 import math
 import shutil
@@ -24,10 +23,11 @@ import msgspec
 from pawl.curation import dataset as datasets
 from pawl.errors import ModelFileError, NotEnoughData, ResourceError, TrainingFailed
 from pawl.fleet.spec import TrainingSpec
-from pawl.training.base_model_transformers import base_name, base_sha256, need_disk, safetensors_problem
+from pawl.training.base_model_transformers import base_name, need_disk, safetensors_problem
 from pawl.training.batches import schedule
 from pawl.training.chat_format_transformers import IGNORED, ChatFormat, Encoded, collate
 from pawl.training.result import Progress, TrainResult
+from pawl.training.run_folder import WEIGHTS, last_checkpoint, prepare_folder, run_key, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,6 @@ _SAVE_STEPS = 10
 _KEEP = 2
 # Adapter and two moments of the optimiser in float32, for the kept checkpoints, the one being written, and the result.
 _BYTES_A_PARAMETER = 12 * (_KEEP + 1) + 4
-_WEIGHTS = "adapter_model.safetensors"
 
 
 def train(
@@ -60,8 +59,8 @@ def train(
         dataset = datasets.load(dataset_path)
     except (OSError, msgspec.DecodeError) as e:
         raise TrainingFailed(f"dataset {dataset_path} cannot be read ({e}); prepare it again") from e
-    key = _key(dataset.fingerprint, spec, base_dir, start_adapter)
-    finished = _prepare_folder(out_dir, key)
+    key = run_key(dataset.fingerprint, spec, base_dir, start_adapter)
+    finished = prepare_folder(out_dir, key)
     if finished is not None:
         return finished
     form = ChatFormat(base_dir)
@@ -76,7 +75,7 @@ def train(
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     need_disk(out_dir, parameters * _BYTES_A_PARAMETER, "training")
     trainer = _trainer(model, spec, [[encoded[i] for i in b] for b in batches], out_dir, dtype, on_progress)
-    last = _last_checkpoint(out_dir / "checkpoints")
+    last = last_checkpoint(out_dir / "checkpoints")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -96,7 +95,7 @@ def train(
         resumed_at=int(last.name.rpartition("-")[2]) if last else 0,
         started_from=start_adapter.name if start_adapter else "",
     )
-    _write(out_dir / "result.json", msgspec.json.encode(result))
+    write_whole(out_dir / "result.json", msgspec.json.encode(result))
     shutil.rmtree(out_dir / "checkpoints", ignore_errors=True)
     return result
 
@@ -292,63 +291,11 @@ def _save_adapter(model: Any, base: str, target: Path) -> None:
     config = json.loads((part / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = base
     config["target_modules"] = sorted(config["target_modules"])  # a set there: the same adapter, the same bytes
-    _write(part / "adapter_config.json", json.dumps(config, indent=2, sort_keys=True).encode())
-    problem = safetensors_problem(part / _WEIGHTS)
+    write_whole(part / "adapter_config.json", json.dumps(config, indent=2, sort_keys=True).encode())
+    problem = safetensors_problem(part / WEIGHTS)
     if problem:
         raise TrainingFailed(f"the adapter was not written whole ({problem}); check the disk and run again")
     part.rename(target)
-
-
-def _key(fingerprint: str, spec: TrainingSpec, base_dir: Path, start: Path | None) -> str:
-    digest = hashlib.sha256(f"{fingerprint}\0{spec.model_dump_json()}\0{base_sha256(base_dir)}".encode())
-    if start is not None:
-        try:
-            digest.update((start / _WEIGHTS).read_bytes())
-        except OSError as e:
-            raise ModelFileError(
-                f"start adapter {start} has no {_WEIGHTS}; fetch it from the registry again, or set training.start: base"
-            ) from e
-    return digest.hexdigest()
-
-
-def _prepare_folder(out_dir: Path, key: str) -> TrainResult | None:
-    """Empties the folder of another run's files; the result where this very run is already finished."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    mark = out_dir / "run.key"
-    if mark.exists() and mark.read_text() == key:
-        try:
-            result = msgspec.json.decode((out_dir / "result.json").read_bytes(), type=TrainResult)
-        except (OSError, msgspec.DecodeError):
-            return None
-        weights = out_dir / "adapter" / _WEIGHTS
-        whole = weights.exists() and safetensors_problem(weights) is None
-        return msgspec.structs.replace(result, adapter_dir=str(out_dir / "adapter")) if whole else None
-    for stale in ("checkpoints", "adapter"):
-        shutil.rmtree(out_dir / stale, ignore_errors=True)
-    (out_dir / "result.json").unlink(missing_ok=True)
-    _write(mark, key.encode())
-    return None
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; one that a kill cut off in the middle of writing is deleted."""
-    found = [(int(p.name.rpartition("-")[2]), p) for p in folder.glob("checkpoint-*") if p.is_dir()]
-    for _, path in sorted(found, reverse=True):
-        try:
-            # The trainer writes this file last.
-            json.loads((path / "trainer_state.json").read_text())
-            if safetensors_problem(path / _WEIGHTS) is None:
-                return path
-        except (OSError, ValueError):
-            pass
-        shutil.rmtree(path, ignore_errors=True)
-    return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _keep_freed_memory() -> None:

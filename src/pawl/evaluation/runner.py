@@ -1,0 +1,156 @@
+"""A model answers the evaluation's items; answers are kept, so that nothing is asked twice."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from pawl.errors import ServerNotUp
+from pawl.evaluation.report import ItemResult
+from pawl.qe.operation import Grade
+
+_TRIES = 2
+
+
+class EvalItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One item. `schema` is what its oracle needs."""
+
+    id: str
+    source: str
+    messages: list[dict[str, Any]]
+    schema: dict[str, Any]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's answer. `problem` is set where it failed to give one."""
+
+    completion: str = ""
+    completion_tokens: int = 0
+    latency_s: float = 0.0
+    problem: str = ""
+
+
+def answer_items(
+    items: Sequence[EvalItem],
+    model: str,
+    url: str,
+    *,
+    max_tokens: int,
+    model_hash: str,
+    grade: Callable[[EvalItem, str], Grade],
+    cache_dir: Path | None = None,
+    concurrency: int = 32,
+    api_key: str | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[ItemResult]:
+    """Greedy answers of one model behind an OpenAI-compatible server, graded.
+
+    `url` ends before /v1. A model that fails on an item scores 0 there; an oracle that fails makes the item invalid
+    (score None). ServerNotUp where the server cannot be reached: that is no answer of the model.
+    """
+    keys = [_key(i, model_hash, max_tokens) for i in items]
+    answers = asyncio.run(
+        _answer_all(items, keys, model, url, max_tokens, cache_dir, concurrency, api_key, on_progress)
+    )
+    return [_graded(item, answer, grade) for item, answer in zip(items, answers, strict=True)]
+
+
+async def _answer_all(
+    items: Sequence[EvalItem],
+    keys: list[str],
+    model: str,
+    url: str,
+    max_tokens: int,
+    cache_dir: Path | None,
+    concurrency: int,
+    api_key: str | None,
+    on_progress: Callable[[int, int], None],
+) -> list[Answer]:
+    turn, done = asyncio.Semaphore(concurrency), 0
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=600)) as session:
+
+        async def one(item: EvalItem, key: str) -> Answer:
+            nonlocal done
+            kept = _kept(cache_dir, key)
+            if kept is None:
+                async with turn:
+                    kept = await _ask(session, item, model, url, max_tokens)
+                if not kept.problem:
+                    _keep(cache_dir, key, kept)
+            done += 1
+            on_progress(done, len(items))
+            return kept
+
+        return list(await asyncio.gather(*(one(i, k) for i, k in zip(items, keys, strict=True))))
+
+
+async def _ask(session: aiohttp.ClientSession, item: EvalItem, model: str, url: str, max_tokens: int) -> Answer:
+    body = {"model": model, "messages": item.messages, "max_tokens": max_tokens, "temperature": 0}
+    problem = ""
+    for _ in range(_TRIES):
+        began = time.perf_counter()
+        try:
+            async with session.post(f"{url}/v1/chat/completions", json=body) as reply:
+                if reply.status != 200:
+                    problem = f"status {reply.status}: {(await reply.text())[:200]}"
+                    continue
+                found = await reply.json()
+        except aiohttp.ClientConnectorError as e:
+            raise ServerNotUp(f"{url} does not answer; start it and run the evaluation again, it continues") from e
+        except (aiohttp.ClientError, TimeoutError) as e:
+            problem = f"{type(e).__name__}: {e}"
+            continue
+        return Answer(
+            completion=found["choices"][0]["message"].get("content") or "",
+            completion_tokens=int((found.get("usage") or {}).get("completion_tokens") or 0),
+            latency_s=time.perf_counter() - began,
+        )
+    return Answer(problem=problem)
+
+
+def _graded(item: EvalItem, answer: Answer, grade: Callable[[EvalItem, str], Grade]) -> ItemResult:
+    prompt = "\n".join(str(m.get("content", "")) for m in item.messages)
+    shared = {
+        "item": item.id, "source": item.source, "prompt": prompt, "completion": answer.completion,
+        "completion_tokens": answer.completion_tokens, "latency_s": answer.latency_s,
+    }  # fmt: skip
+    if answer.problem:
+        return ItemResult(**shared, score=0.0, problem=answer.problem)
+    try:
+        found = grade(item, answer.completion)
+    except Exception as e:  # an oracle's outage must not look like a model's failure
+        return ItemResult(**shared, score=None, problem=f"the oracle failed: {type(e).__name__}: {e}")
+    return ItemResult(**shared, score=found.score, valid_json=found.valid_json, problem=found.problem)
+
+
+def _key(item: EvalItem, model_hash: str, max_tokens: int) -> str:
+    told = msgspec.json.encode((model_hash, item.messages, max_tokens, 0.0), order="deterministic")
+    return hashlib.sha256(told).hexdigest()
+
+
+def _kept(cache_dir: Path | None, key: str) -> Answer | None:
+    if cache_dir is None:
+        return None
+    try:
+        return msgspec.json.decode((cache_dir / key[:2] / f"{key}.json").read_bytes(), type=Answer)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _keep(cache_dir: Path | None, key: str, answer: Answer) -> None:
+    if cache_dir is None:
+        return
+    path = cache_dir / key[:2] / f"{key}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(msgspec.json.encode(answer))
+    part.replace(path)

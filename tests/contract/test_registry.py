@@ -1,0 +1,190 @@
+"""Both registries keep the same contract; the real one on a real MLflow server."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pawl.errors import ModelFileError, PawlError, ServerNotUp
+from pawl.registry.adapter_hash import adapter_sha256
+from pawl.registry.memory_registry import MemoryRegistry
+from pawl.registry.mlflow_registry import MlflowRegistry
+from pawl.registry.port import Registry
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    url = f"http://127.0.0.1:{_free_port()}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1]]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=folder, env={**os.environ, **quiet}, start_new_session=True
+        )
+    try:
+        give_up = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=1).close()
+                break
+            except OSError:
+                if server.poll() is not None or time.monotonic() > give_up:
+                    pytest.fail((folder / "log").read_text()[-2000:])
+                time.sleep(0.2)
+        yield url
+    finally:
+        # The server's own group: uvicorn's workers must not outlive it.
+        os.killpg(server.pid, 15)
+        server.wait(20)
+
+
+@pytest.fixture(params=["memory", pytest.param("mlflow", marks=pytest.mark.servers)])
+def registry(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    if request.param == "memory":
+        return MemoryRegistry()
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    return MlflowRegistry(request.getfixturevalue("mlflow_url"))
+
+
+@pytest.fixture
+def agent(request: pytest.FixtureRequest) -> str:
+    """A name of its own for each test: the server is shared."""
+    return request.node.originalname.removeprefix("test_").replace("_", "-")[:60]
+
+
+def adapter(folder: Path, weights: bytes) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 16}))
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    (folder / "README.md").write_text("made by a test")
+    return folder
+
+
+def test_a_version_carries_lineage_and_its_files(registry: Registry, agent: str, tmp_path: Path) -> None:
+    report = tmp_path / "evidence-of-some-run.html"
+    report.write_text("<h1>seen</h1>")
+    folder = adapter(tmp_path / "a", b"weights" * 1000)
+    made = registry.register(agent, folder, {"dataset": "d1.json", "evidence": "e1"}, {"report.html": report})
+    assert made.number == "1"
+    assert made.sha256 == adapter_sha256(folder) == made.tags["adapter_sha256"]
+    assert made.adapter == f"{agent}-v1-{made.sha256[:8]}"
+    assert made.tags["dataset"] == "d1.json" and made.run_id
+    assert registry.version(agent, "1") == made
+    assert agent in registry.url(made)
+
+
+def test_download_gives_the_plain_folder_back(registry: Registry, agent: str, tmp_path: Path) -> None:
+    made = registry.register(agent, adapter(tmp_path / "a", os.urandom(50_000)), {}, {})
+    for target in (tmp_path / "new" / "folder", tmp_path):
+        found = registry.download(made, target)
+        assert adapter_sha256(found) == made.sha256
+        assert (found / "README.md").read_text() == "made by a test"
+
+
+def test_the_same_adapter_is_registered_once(registry: Registry, agent: str, tmp_path: Path) -> None:
+    first = registry.register(agent, adapter(tmp_path / "a", b"same"), {"try": "1"}, {})
+    again = registry.register(agent, adapter(tmp_path / "b", b"same"), {"try": "2"}, {})
+    other = registry.register(agent, adapter(tmp_path / "c", b"other"), {"try": "3"}, {})
+    assert again == first
+    assert [v.number for v in registry.versions(agent)] == ["2", "1"]
+    assert registry.find_by_sha256(agent, other.sha256) == other
+    assert registry.find_by_sha256(agent, "0" * 64) is None
+
+
+def test_aliases_move_and_drop(registry: Registry, agent: str, tmp_path: Path) -> None:
+    assert registry.by_alias(agent, "champion") is None
+    one = registry.register(agent, adapter(tmp_path / "a", b"1"), {}, {})
+    two = registry.register(agent, adapter(tmp_path / "b", b"2"), {}, {})
+    assert registry.by_alias(agent, "champion") is None
+    registry.move_alias(agent, "champion", one.number)
+    registry.move_alias(agent, "challenger", two.number)
+    assert registry.by_alias(agent, "champion") == one
+    registry.move_alias(agent, "champion", two.number)
+    assert registry.by_alias(agent, "champion") == registry.by_alias(agent, "challenger") == two
+    registry.drop_alias(agent, "challenger")
+    registry.drop_alias(agent, "challenger")
+    assert registry.by_alias(agent, "challenger") is None
+    with pytest.raises(PawlError):
+        registry.move_alias(agent, "champion", "99")
+    assert registry.by_alias(agent, "champion") == two
+
+
+def test_tags_are_added_and_replaced(registry: Registry, agent: str, tmp_path: Path) -> None:
+    made = registry.register(agent, adapter(tmp_path / "a", b"1"), {"evidence": "e1"}, {})
+    registry.tag(agent, made.number, "rollout", "done")
+    registry.tag(agent, made.number, "rollout", "rolled_back")
+    tags = registry.version(agent, made.number).tags
+    assert (tags["evidence"], tags["rollout"]) == ("e1", "rolled_back")
+
+
+def test_what_does_not_exist(registry: Registry, agent: str, tmp_path: Path) -> None:
+    assert registry.versions(agent) == []
+    registry.drop_alias(agent, "champion")
+    with pytest.raises(PawlError):
+        registry.version(agent, "1")
+    with pytest.raises(PawlError):
+        registry.tag(agent, "1", "a", "b")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelFileError, match="train it again"):
+        registry.register(agent, tmp_path / "empty", {}, {})
+
+
+def test_training_is_logged_and_reports_are_attached(registry: Registry, agent: str, tmp_path: Path) -> None:
+    curve = [(step, 1.0 / step) for step in range(1, 1500)]
+    run_id = registry.log_training(agent, {"rank": "16"}, {"seconds": 3.5}, {"loss": curve})
+    made = registry.register(agent, adapter(tmp_path / "a", b"1"), {"run_id": run_id}, {})
+    assert made.run_id == run_id
+    page = tmp_path / "page.html"
+    for text in ("<p>first</p>", "<p>second</p>"):
+        page.write_text(text)
+        link = registry.attach(agent, made.number, page)
+    assert link.endswith("page.html")
+    if isinstance(registry, MemoryRegistry):
+        assert registry.attached[agent, made.number] == {"page.html": b"<p>second</p>"}
+        assert registry.runs[run_id] == ({"rank": "16"}, {"seconds": 3.5, "loss": 1.0 / 1499})
+        return
+    from mlflow import MlflowClient
+
+    client = MlflowClient(link.split("/#/")[0])
+    run = client.get_run(run_id)
+    assert run.data.params == {"rank": "16"} and run.info.status == "FINISHED"
+    assert run.data.metrics == pytest.approx({"seconds": 3.5, "loss": 1.0 / 1499})
+    assert len(client.get_metric_history(run_id, "loss")) == 1499
+    assert Path(client.download_artifacts(run_id, "page.html", str(tmp_path / ".."))).read_text() == "<p>second</p>"
+
+
+def test_a_server_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    url = f"http://127.0.0.1:{_free_port()}"
+    with pytest.raises(ServerNotUp, match=url):
+        MlflowRegistry(url).versions("anything")
+
+
+def test_the_hash_covers_names_and_contents(tmp_path: Path) -> None:
+    a, b = adapter(tmp_path / "a", b"12"), adapter(tmp_path / "b", b"12")
+    assert adapter_sha256(a) == adapter_sha256(b)
+    (b / "README.md").write_text("another text changes nothing that is served")
+    assert adapter_sha256(a) == adapter_sha256(b)
+    (b / "adapter_config.json").write_text(json.dumps({"r": 8}))
+    assert adapter_sha256(a) != adapter_sha256(b)
+    (b / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelFileError, match=r"adapter_model\.safetensors"):
+        adapter_sha256(b)
