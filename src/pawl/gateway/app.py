@@ -200,7 +200,8 @@ class Gateway:
                     break
                 continue
             except asyncio.CancelledError:
-                heard.broken, heard.error = True, "the client went away"
+                # 499, as nginx logs it: broken, but by nobody's fault, so it counts for no arm and against none.
+                heard.broken, heard.status, heard.finish_reason = True, 499, "client_gone"
                 await asyncio.shield(
                     self._record(self._interaction(asked, heard, arm, route, asked.id, started, reason))
                 )

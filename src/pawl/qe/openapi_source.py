@@ -1,127 +1,157 @@
-"""Operations of a user's own OpenAPI 3 document, from a path or a URL."""
+"""Operations of a user's own OpenAPI 3.0 or 3.1 document."""
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
+import re
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+import orjson
 
 from pawl.errors import SourceError
+from pawl.qe.openapi_schema import Unusable, pointer, resolve
 from pawl.qe.operation import Operation
 
-_METHODS = ("post", "put", "patch", "delete")
-_DEEPEST = 8
-_MAX_BYTES = 32 << 20
+_METHODS = ("post", "put", "patch", "delete", "get")
+_MAX_BYTES = 32 * 1024 * 1024
+_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
-def operations(location: str) -> list[Operation]:
-    """Operations with a JSON body; references inlined. The source is the first tag, else the first path segment.
+def operations(location: str, max_schema_chars: int = 400) -> list[Operation]:
+    """Operations with a JSON object as body whose compact schema is at most that long, sorted by id.
 
-    SourceError says what is wrong: not readable, not OpenAPI 3, or nothing with a JSON body.
+    `source` is the operation's first tag; without tags the first path segment that tells the paths apart. Local
+    references are resolved; operations with recursive or outside references are left out.
+
+    Args:
+        location: path or http(s) URL of the document, JSON or YAML.
+        max_schema_chars: longest compact schema, in characters.
+
+    Raises:
+        SourceError: not readable, not OpenAPI 3, or without a usable operation; the text says which.
     """
-    document = _read(location)
+    document = _parse(location, _read(location))
     version = document.get("openapi")
-    if not isinstance(version, str) or not version.startswith("3"):
-        raise SourceError(f"{location} is no OpenAPI 3 document: `openapi` is {version!r}; convert it to 3.0 or 3.1")
-    paths = document.get("paths")
-    found = []
-    for path, item in (paths if isinstance(paths, dict) else {}).items():
-        for method in _METHODS:
-            operation = item.get(method) if isinstance(item, dict) else None
-            if not isinstance(operation, dict):
-                continue
-            schema = _body(document, operation)
-            if schema is None:
-                continue
-            segments = [s for s in str(path).split("/") if s and not s.startswith("{")]
-            tags = operation.get("tags") or []
-            source = "-".join(str(tags[0] if tags else segments[0] if segments else "root").split())
-            name = "-".join(str(operation.get("operationId") or f"{method}{path}").split())
-            found.append(
-                Operation(id=f"{source}.{name}", source=source, method=method.upper(), path=str(path), schema=schema)
-            )
+    if "swagger" in document:
+        raise SourceError(f"{location} is Swagger {document['swagger']}: convert it to OpenAPI 3 first")
+    if not isinstance(version, str) or not version.startswith("3."):
+        raise SourceError(f"{location} is not an OpenAPI 3 document: its field `openapi` is {version!r}")
+    bodies = [b for b in _bodies(document) if b is not None]
+    if not bodies:
+        raise SourceError(f"{location} has no operation with a JSON body (requestBody of application/json)")
+    found: dict[str, Operation] = {}
+    shortest, unusable = None, 0
+    name_source = _source_namer(bodies)
+    for method, path, operation, body in bodies:
+        try:
+            schema = resolve(document, body)
+        except Unusable:
+            unusable += 1
+            continue
+        if not isinstance(schema, dict) or not schema.get("properties"):
+            unusable += 1
+            continue
+        length = len(orjson.dumps(schema, default=str).decode())
+        shortest = length if shortest is None else min(shortest, length)
+        if length > max_schema_chars:
+            continue
+        source = _NAME.sub("-", name_source(path, operation)) or "api"
+        name = _NAME.sub("-", str(operation.get("operationId") or f"{method}{path}")).strip("-")
+        # Dates in YAML become Python dates; the schema is JSON.
+        plain = orjson.loads(orjson.dumps(schema, default=str))
+        op = Operation(
+            id=f"{source}.{name}", source=source, method=method.upper(), path=path.replace(" ", "%20"), schema=plain
+        )
+        found[op.id] = op
     if not found:
-        raise SourceError(f"{location} has no operation with a JSON body that can be read")
-    return found
+        hint = (
+            f"the shortest schema has {shortest} characters: set max_schema_chars to at least that"
+            if shortest is not None
+            else "every body is recursive, refers outside the document, or is not an object with properties"
+        )
+        raise SourceError(f"{location}: none of {len(bodies)} operations with a JSON body is usable; {hint}")
+    return sorted(found.values(), key=lambda o: o.id)
 
 
-def _read(location: str) -> dict[str, Any]:
+def _read(location: str) -> bytes:
+    if location.startswith(("http://", "https://")):
+        import urllib.error
+        import urllib.request
+
+        try:
+            with urllib.request.urlopen(location, timeout=20) as answer:  # noqa: S310 - scheme checked above
+                data: bytes = answer.read(_MAX_BYTES + 1)
+        except (urllib.error.URLError, TimeoutError, OSError, ValueError) as error:
+            raise SourceError(f"{location} cannot be fetched ({error}): check the URL, or save it to a file") from error
+    else:
+        try:
+            with Path(location).open("rb") as file:
+                data = file.read(_MAX_BYTES + 1)
+        except OSError as error:
+            raise SourceError(f"{location} cannot be read ({error.strerror}): check `location` in the fleet") from error
+    if len(data) > _MAX_BYTES:
+        raise SourceError(f"{location} is larger than {_MAX_BYTES // 2**20} MiB: cut it to the operations you need")
+    return data
+
+
+def _parse(location: str, data: bytes) -> dict[str, Any]:
     try:
-        if location.startswith(("http://", "https://")):
-            with urllib.request.urlopen(location, timeout=30) as answer:  # noqa: S310 - the scheme was checked
-                data = answer.read(_MAX_BYTES)
-        else:
-            data = Path(location).read_bytes()
-        document = YAML(typ="safe", pure=False).load(data.decode())  # JSON is YAML
-    except (OSError, urllib.error.URLError, UnicodeDecodeError) as e:
-        raise SourceError(f"{location} cannot be read: {e}") from e
-    except YAMLError as e:
-        raise SourceError(f"{location} is neither JSON nor YAML: {str(e).splitlines()[0]}") from e
+        document = orjson.loads(data)
+    except ValueError:
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
+
+        try:
+            document = YAML(typ="safe", pure=True).load(data.decode("utf-8-sig"))
+        except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+            first = str(error).strip().splitlines()[:1]
+            raise SourceError(f"{location} is neither JSON nor YAML: {first[0] if first else error}") from error
     if not isinstance(document, dict):
-        raise SourceError(f"{location} is no OpenAPI 3 document: its top level is no object")
+        raise SourceError(f"{location} is not an OpenAPI 3 document: it holds no object at its top")
     return document
 
 
-def _body(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any] | None:
-    body = _target(document, operation.get("requestBody"))
-    content = body.get("content") if isinstance(body, dict) else None
-    if not isinstance(content, dict):
-        return None
-    media = next((m for name, m in content.items() if "json" in str(name)), None)
-    schema = media.get("schema") if isinstance(media, dict) else None
-    if not isinstance(schema, dict):
-        return None
-    made = _inline(document, schema, 0)
-    return made if isinstance(made, dict) and made.get("properties") else None
+def _bodies(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any], Any]]:
+    """Method, path, operation and unresolved body schema of each operation with a JSON body."""
+    found = []
+    paths = document.get("paths")
+    for path, item in (paths if isinstance(paths, dict) else {}).items():
+        if not isinstance(item, dict):
+            continue
+        for method in _METHODS:
+            operation = item.get(method)
+            if not isinstance(operation, dict):
+                continue
+            body = operation.get("requestBody")
+            try:
+                body = pointer(document, body["$ref"]) if isinstance(body, dict) and "$ref" in body else body
+            except Unusable:
+                continue
+            content = body.get("content") if isinstance(body, dict) else None
+            for kind, media in (content if isinstance(content, dict) else {}).items():
+                plain = str(kind).partition(";")[0].strip().lower()
+                if (plain == "application/json" or plain.endswith("+json")) and isinstance(media, dict):
+                    found.append((method, str(path), operation, media.get("schema")))
+                    break
+    return found
 
 
-def _target(document: dict[str, Any], node: Any, hops: int = 0) -> Any:
-    """What a local reference points to; None where it points nowhere or to the outside."""
-    if not isinstance(node, dict) or "$ref" not in node:
-        return node
-    reference = str(node["$ref"])
-    if not reference.startswith("#/") or hops > _DEEPEST:
-        return None
-    found: Any = document
-    for part in reference[2:].split("/"):
-        found = found.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
-    return _target(document, found, hops + 1)
+def _source_namer(bodies: list[tuple[str, str, dict[str, Any], Any]]) -> Any:
+    """How a source is named: the first of tag, 1st, 2nd, 3rd path segment that yields more than one source."""
 
+    def by_tag(path: str, operation: dict[str, Any]) -> str:
+        tags = operation.get("tags")
+        return str(tags[0]) if isinstance(tags, list) and tags else by_segment(0)(path, operation)
 
-def _inline(document: dict[str, Any], node: Any, depth: int) -> Any:
-    """A schema without references; what is deeper than the bound is anything."""
-    node = _target(document, node)
-    if depth > _DEEPEST or not isinstance(node, dict):
-        return {} if not isinstance(node, bool) else node
-    made: dict[str, Any] = {}
-    for part in node.get("allOf", []):
-        inlined = _inline(document, part, depth + 1)
-        made["properties"] = made.get("properties", {}) | inlined.get("properties", {})
-        made["required"] = [*made.get("required", []), *inlined.get("required", [])]
-        made |= {k: v for k, v in inlined.items() if k not in ("properties", "required")}
-    for key, value in node.items():
-        if key == "properties" and isinstance(value, dict):
-            inlined = {k: _inline(document, v, depth + 1) for k, v in value.items()}
-            made["properties"] = made.get("properties", {}) | inlined
-        elif key in ("items", "additionalProperties") and isinstance(value, dict):
-            made[key] = _inline(document, value, depth + 1)
-        elif key in ("anyOf", "oneOf") and isinstance(value, list):
-            made[key] = [_inline(document, v, depth + 1) for v in value]
-        elif key == "required" and isinstance(value, list):
-            made["required"] = [*made.get("required", []), *value]
-        elif key in ("type", "enum", "const", "format", "pattern", "minLength", "maxLength", "minimum", "maximum",
-                     "minItems", "maxItems", "uniqueItems", "multipleOf", "properties"):  # fmt: skip
-            made[key] = value
-        elif key in ("exclusiveMinimum", "exclusiveMaximum") and not isinstance(value, bool):
-            made[key] = value
-    if node.get("nullable") and isinstance(made.get("type"), str):
-        made["type"] = [made["type"], "null"]
-    if not made.get("required"):
-        made.pop("required", None)
-    if made.get("properties"):
-        made.setdefault("type", "object")
-    return made
+    def by_segment(n: int) -> Any:
+        def name(path: str, _operation: dict[str, Any]) -> str:
+            segments = [s for s in path.split("/") if s and not s.startswith("{")] or ["root"]
+            return "-".join(segments[: n + 1])
+
+        return name
+
+    namers = (by_tag, by_segment(0), by_segment(1), by_segment(2))
+    for namer in namers:
+        if len({namer(path, operation) for _, path, operation, _ in bodies}) > 1:
+            return namer
+    return by_tag

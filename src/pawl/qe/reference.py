@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import orjson
 
-from pawl.errors import SourceError
 from pawl.qe.functional_negative import Undecided, compiled, signature
 
 _SHORT = 100  # characters of a compact payload; longer ones are a last resort
@@ -55,7 +54,11 @@ def mutations(schema: dict[str, Any]) -> list[Mutation]:
 
 
 def cases(schema: dict[str, Any], rng: random.Random, n: int = 3) -> list[dict[str, Any]]:
-    """Up to n right and distinct cases, in the order of the schema's members; `rng` varies the members."""
+    """Up to n right and distinct cases, in the order of the schema's members; `rng` varies the members.
+
+    Raises:
+        SourceError: the schema is not usable.
+    """
     found = mutations(schema)
     pool = [m for m in found if m.clean and m.field >= 0]
     fields = sorted({m.field for m in pool})
@@ -215,12 +218,9 @@ def _faulty(schema: dict[str, Any], made: list[dict[str, Any]], fault: str, rng:
         return text[: rng.randrange(len(text) // 2, len(text) - 1)]
     if fault == "prose":
         return f"Here are the test cases:\n{_encode(made)}"
-    if fault == "valid_payload":
-        try:
-            payload = minimal(schema)
-        except SourceError:
-            payload = {}
-        made[at] = made[at] | {"payload": payload}
+    valid = minimal(schema) if fault == "valid_payload" else None
+    if fault == "valid_payload" and compiled(schema).is_valid(valid):
+        made[at] = made[at] | {"payload": valid}
     elif fault == "duplicate":
         made[at] = made[at - 1] if len(made) > 1 else made[at]
     else:

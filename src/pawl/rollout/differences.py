@@ -104,4 +104,6 @@ def blocks(stage: str, champion: Sequence[Unit], challenger: Sequence[Unit]) -> 
 
 def failed(call: Interaction) -> bool:
     """Whether the arm failed to answer. The error guardrail counts it; it is never a low score."""
+    if call.status == 499:  # the client hung up: nobody's failure
+        return False
     return call.status == 0 or call.status >= 500 or call.error is not None or call.broken

@@ -1,0 +1,448 @@
+"""Evidence and decisions: examples of every rule, and the error probabilities of whole rollouts by simulation."""
+
+from __future__ import annotations
+
+import random
+from math import sqrt
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import fisher_exact
+
+from pawl.fleet.spec import RolloutSpec
+from pawl.lake.records import Feedback, Interaction
+from pawl.rollout.decide import decide
+from pawl.rollout.differences import scores
+from pawl.rollout.evidence import Evidence, gather
+from pawl.rollout.exact import different, more_often
+from pawl.rollout.route import Arm, choose
+from pawl.rollout.sequential import harm, lower_bound
+from pawl.rollout.state import Decision, Rollout, move, route_of
+
+OLD = Arm("base", "local", "base", "local")
+NEW = Arm("agent-v1-aaaaaaaa", "local", "agent-v1-aaaaaaaa", "local")
+SPEC = RolloutSpec(min_shadow_pairs=10, min_stage_sessions=4, min_watch_sessions=6, min_bake_s=5.0)
+
+
+def at_stage(stage: str, **more: object) -> Rollout:
+    fields = {
+        "id": "r1",
+        "agent": "agent",
+        "version": "1",
+        "champion": OLD,
+        "challenger": NEW,
+        "stage": stage,
+        "opened_at": 0.0,
+        "stage_since": 0.0,
+        "spec": SPEC,
+    }
+    return Rollout(**{**fields, **more})  # type: ignore[arg-type]
+
+
+class Traffic:
+    """Records as a gateway would journal them: sessions go where the real split sends them."""
+
+    def __init__(self, rollout: Rollout, seed: int = 0) -> None:
+        self.rollout, self.now, self.n = rollout, 0.0, 0
+        self.random = random.Random(seed)
+        self.seen: list[Interaction] = []
+        self.said: list[Feedback] = []
+
+    def call(self, session: str, arm: Arm, **more: object) -> Interaction:
+        self.n += 1
+        fields = {
+            "id": f"i{self.n}",
+            "at": self.now,
+            "agent": "agent",
+            "session": session,
+            "key_id": "k",
+            "arm": arm.name,
+            "arm_kind": "local",
+            "messages": [],
+            "rollout": "r1",
+            "stage": self.rollout.stage,
+            "latency_s": 1.0,
+        }
+        self.seen.append(Interaction(**{**fields, **more}))  # type: ignore[arg-type]
+        return self.seen[-1]
+
+    def score(self, call: Interaction, score: float | None, kind: str = "outcome", source: str = "client") -> None:
+        self.n += 1
+        self.said.append(
+            Feedback(
+                id=f"f{self.n}", at=self.now, interaction=call.id, agent="agent", kind=kind, score=score, source=source
+            )  # type: ignore[arg-type]
+        )
+
+    def session_of(self, arm: Arm) -> str:
+        """The name of a session that the split sends to this arm now."""
+        while True:
+            session = f"s{self.random.random()}"
+            if choose(route_of(self.rollout), session) == arm:
+                return session
+
+    def answered(self, arm: Arm, score: float, **more: object) -> Interaction:
+        self.now += 1.0
+        call = self.call(self.session_of(arm), arm, **more)
+        self.score(call, score)
+        return call
+
+    def shadowed(self, champion: float, challenger: float) -> None:
+        answer = self.answered(OLD, champion)
+        shadow = self.call(answer.session, NEW, role="shadow", shadow_of=answer.id)
+        self.score(shadow, challenger)
+
+    def arrives(self, old: float, new: float) -> None:
+        """One more session from the crowd; what it scores depends on the arm it meets."""
+        self.now += 1.0
+        if self.rollout.stage == "shadow":
+            self.shadowed(old, new)
+            return
+        session = f"s{self.random.random()}"
+        arm = choose(route_of(self.rollout), session)
+        self.score(self.call(session, arm), new if arm == NEW else old)
+
+    def evidence(self) -> Evidence:
+        return gather(self.rollout, self.seen, self.said)
+
+    def decision(self) -> Decision:
+        return decide(self.rollout, self.evidence(), self.now)
+
+    def step(self) -> Decision:
+        decision = self.decision()
+        self.rollout = move(self.rollout, decision, by="roll_out", now=self.now)
+        return decision
+
+
+# -- scores and differences ----------------------------------------------------------------------------------------
+
+
+def test_outcomes_win_over_ratings_and_sources_share() -> None:
+    t = Traffic(at_stage("20"))
+    a, b, c = (t.call(s, OLD) for s in "abc")
+    t.score(a, 0.2, source="client")
+    t.score(a, 0.6, source="client")  # the latest of a source counts
+    t.score(a, 1.0, source="grader")
+    t.score(a, 0.0, kind="rating")
+    t.score(b, 0.5, kind="rating")
+    t.score(b, 1.0, kind="accepted")
+    t.score(c, None, kind="correction")
+    found = {i: score for i, (score, _) in scores(t.said).items()}
+    assert found == {a.id: pytest.approx(0.8), b.id: pytest.approx(0.75)}
+
+
+def test_shadow_pairs_are_averaged_by_session() -> None:
+    t = Traffic(at_stage("shadow"))
+    for old, new in ((0.5, 1.0), (1.0, 0.5)):
+        answer = t.call("one", OLD)
+        t.score(answer, old)
+        t.score(t.call("whatever", NEW, role="shadow", shadow_of=answer.id, stage=None), new)
+    t.shadowed(0.25, 1.0)
+    unscored = t.call("two", OLD)
+    t.score(t.call("two", NEW, role="shadow", shadow_of=unscored.id), 1.0)
+    t.score(t.call("three", NEW, role="shadow", shadow_of="unknown"), 1.0)
+    evidence = t.evidence()
+    assert evidence.differences == (0.0, 0.75) and evidence.comparisons == 2
+    assert t.decision().sessions == 2 and t.decision().needed == 10
+
+
+def test_blocks_take_all_that_wait() -> None:
+    t = Traffic(at_stage("50"))
+    t.answered(OLD, 0.0)
+    t.answered(OLD, 1.0)
+    t.answered(NEW, 1.0)  # closes a block: 1 - 0.5
+    t.answered(NEW, 0.0)
+    t.answered(NEW, 0.5)  # both wait
+    assert t.evidence().differences == (0.5,)
+    t.answered(OLD, 1.0)  # closes it: 0.25 - 1
+    assert t.evidence().differences == (0.5, -0.75) and t.evidence().challenger.sessions == 3
+
+
+def test_turns_of_a_session_are_one_unit() -> None:
+    t = Traffic(at_stage("50"))
+    mine = t.session_of(NEW)
+    for score in (0.0, 1.0, 1.0, 1.0):
+        t.score(t.call(mine, NEW), score)
+    t.answered(OLD, 0.25)
+    assert t.evidence().differences == (0.5,) and t.evidence().challenger.sessions == 1
+
+
+def test_what_does_not_belong_is_passed_over() -> None:
+    t = Traffic(at_stage("20"))
+    t.answered(NEW, 1.0)
+    t.answered(OLD, 0.0)
+    before = t.evidence()
+    t.score(t.call(t.session_of(OLD), OLD, rollout="r0"), 1.0)
+    t.score(t.call(t.session_of(NEW), NEW, rollout=None, stage=None), 0.0)
+    t.score(t.call(t.session_of(NEW), OLD), 1.0)  # the champion stands in for a failed challenger
+    t.score(t.call(t.session_of(OLD), Arm("cloud", "cloud", "cloud", "cloud")), 1.0)
+    assert t.evidence() == before
+    t.seen += t.seen  # a record read twice counts once
+    assert t.evidence() == before
+
+
+def test_blocks_do_not_cross_stages() -> None:
+    t = Traffic(at_stage("20"))
+    t.answered(OLD, 1.0)
+    t.rollout = at_stage("50")
+    t.answered(NEW, 0.0)
+    assert t.evidence().differences == ()
+
+
+def test_failed_calls_are_neither_success_nor_failure_of_quality() -> None:
+    t = Traffic(at_stage("50"))
+    for fault in ({"status": 503}, {"status": 0}, {"error": "timeout"}, {"broken": True}):
+        t.answered(NEW, 0.0, latency_s=99.0, **fault)
+    t.answered(OLD, 1.0)
+    found = t.evidence()
+    assert found.differences == () and found.failures == (True,) * 4
+    assert (found.challenger.calls, found.challenger.errors, found.challenger.p95_s) == (4, 4, None)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.3, 1.0])), max_size=30))
+def test_a_later_look_only_appends(arrivals: list[tuple[bool, float]]) -> None:
+    t, before = Traffic(at_stage("50")), ()
+    for is_new, score in arrivals:
+        t.answered(NEW if is_new else OLD, score)
+        found = t.evidence().differences
+        assert found[: len(before)] == before and all(-1 <= d <= 1 for d in found)
+        before = found
+
+
+def test_alone_it_is_compared_with_a_bound_of_the_champions_mean() -> None:
+    t = Traffic(at_stage("50"))
+    for n in range(40):
+        t.answered(OLD if n % 2 else NEW, 0.8)
+    t.rollout = at_stage("watch")
+    t.answered(NEW, 0.1)
+    found = t.evidence()
+    assert found.reference == pytest.approx(lower_bound([0.8] * 20, 0.1 * SPEC.alpha))
+    assert 0.3 < found.reference < 0.8
+    assert found.increments == (*found.differences, pytest.approx(0.1 - found.reference))
+
+
+# -- decisions -----------------------------------------------------------------------------------------------------
+
+
+def test_it_waits_for_sessions_then_for_the_bake_then_advances() -> None:
+    t = Traffic(at_stage("20"))
+    for _ in range(3):
+        t.answered(OLD, 0.5)
+        t.answered(NEW, 0.5)
+    assert (t.decision().action, t.decision().sessions, t.decision().needed) == ("wait", 3, 4)
+    t.answered(NEW, 0.5)
+    assert decide(t.rollout, t.evidence(), 4.0).reason == "bakes for 1 s more"
+    assert decide(t.rollout, t.evidence(), 5.0).action == "advance"
+
+
+def test_each_stage_has_its_own_minimum() -> None:
+    needed = {s: decide(at_stage(s), Evidence(stage=s), 9.0).needed for s in ("shadow", "20", "100", "watch")}
+    assert needed == {"shadow": 10, "20": 4, "100": 4, "watch": 6}
+
+
+def test_without_champion_scores_a_percentage_stage_waits() -> None:
+    t = Traffic(at_stage("20"))
+    for _ in range(6):
+        t.answered(NEW, 1.0)
+    assert t.decision().action == "wait" and "champion" in t.decision().reason
+
+
+def test_an_override_past_shadow_works_alike() -> None:
+    t = Traffic(at_stage("20"))
+    while t.rollout.stage != "done" and t.n < 5000:
+        t.arrives(0.5, 0.6)
+        t.step()
+    assert [h.stage_to for h in t.rollout.history] == ["50", "80", "100", "watch", "done"]
+
+
+def test_harm_seen_once_is_not_forgotten() -> None:
+    t = Traffic(at_stage("50"))
+    while t.decision().action != "rollback":
+        t.answered(OLD, 1.0)
+        t.answered(NEW, 0.0)
+    for _ in range(40):
+        t.answered(OLD, 0.0)
+        t.answered(NEW, 1.0)
+    assert t.decision().action == "rollback" and t.decision().e_value >= 20
+    assert t.decision().lower is not None and t.decision().upper is not None
+
+
+def test_evidence_that_leans_against_it_delays_the_advance() -> None:
+    t = Traffic(at_stage("50"))
+    while harm(t.evidence().increments)[0] * 0.7 < 10:
+        t.answered(OLD, 1.0)
+        t.answered(NEW, 0.0)
+    assert t.evidence().challenger.sessions >= 4
+    assert t.decision().action == "wait" and "leans" in t.decision().reason
+
+
+def test_a_regression_after_100_percent_is_rolled_back() -> None:
+    t = Traffic(at_stage("50"))
+    for n in range(60):
+        t.answered(OLD if n % 2 else NEW, 0.9)
+    t.rollout = at_stage("watch")
+    taken = 0
+    while t.decision().action != "rollback":
+        t.answered(NEW, 0.0)
+        taken += 1
+    assert taken <= 15
+
+
+def test_a_failing_challenger_is_rolled_back_and_one_unlucky_call_is_not() -> None:
+    t = Traffic(at_stage("20"))
+    for _ in range(12):
+        t.answered(OLD, 0.5)
+    t.call(t.session_of(NEW), NEW, status=500)
+    assert t.decision().action == "wait"
+    while t.decision().action != "rollback":
+        t.call(t.session_of(NEW), NEW, status=500)
+    assert t.evidence().challenger.errors <= 6 and "calls failed" in t.decision().reason
+
+
+def test_where_both_arms_fail_it_holds() -> None:
+    t = Traffic(at_stage("50"))
+    for _ in range(20):
+        t.call(t.session_of(NEW), NEW, status=0)
+        t.call(t.session_of(OLD), OLD, status=0)
+    assert t.decision().action == "hold" and "servers" in t.decision().reason
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "calls", "action"),
+    [
+        (50.0, 1.0, 20, "hold"),
+        (50.0, 1.0, 19, "advance"),  # too few samples
+        (50.0, 60.0, 20, "advance"),  # the champion is slower still
+        (29.0, 1.0, 20, "advance"),  # within the limit
+    ],
+)
+def test_latency_holds(mine: float, theirs: float, calls: int, action: str) -> None:
+    t = Traffic(at_stage("50"))
+    for _ in range(calls):
+        t.answered(NEW, 0.5, latency_s=mine)
+        t.answered(OLD, 0.5, latency_s=theirs)
+    assert t.decision().action == action
+
+
+def test_latency_still_holds_when_no_champion_answers_any_more() -> None:
+    t = Traffic(at_stage("100"))
+    for _ in range(25):
+        t.answered(NEW, 0.5, latency_s=50.0)
+    assert t.decision().action == "hold"
+
+
+def test_one_slow_call_in_twenty_is_not_the_p95() -> None:
+    t = Traffic(at_stage("50"))
+    for n in range(20):
+        t.answered(NEW, 0.5, latency_s=500.0 if n == 7 else 1.0)
+        t.answered(OLD, 0.5)
+    assert t.evidence().challenger.p95_s == 1.0
+
+
+def test_feedback_missing_in_one_arm_holds_until_it_comes() -> None:
+    t = Traffic(at_stage("50"))
+    silent = []
+    for n in range(24):
+        if n < 16:
+            t.now += 1
+            silent.append(t.call(t.session_of(NEW), NEW))
+        else:
+            t.answered(NEW, 0.5)
+        t.answered(OLD, 0.5)
+    found = t.evidence()
+    assert (found.challenger.missing, found.challenger.settled, found.champion.missing) == (16, 24, 0)
+    assert t.decision().action == "hold" and "16 of 24" in t.decision().reason
+    t.rollout = move(t.rollout, t.decision(), by="roll_out", now=t.now)
+    assert t.rollout.held
+    for call in silent:
+        t.score(call, 0.5)
+    assert t.decision().action == "advance"
+
+
+def test_feedback_that_is_only_late_does_not_hold() -> None:
+    t = Traffic(at_stage("50"))
+    for _ in range(5):
+        t.answered(NEW, 0.5)
+        t.answered(OLD, 0.5)
+    for _ in range(30):  # younger than the newest score
+        t.now += 1
+        t.call(t.session_of(NEW), NEW)
+    assert t.evidence().challenger.missing == 0 and t.decision().action == "advance"
+
+
+def test_a_persons_hold_stays_and_rollback_still_works() -> None:
+    t = Traffic(at_stage("50"))
+    for _ in range(6):
+        t.answered(OLD, 0.5)
+        t.answered(NEW, 0.5)
+    assert t.decision().action == "advance"
+    t.rollout = move(t.rollout, Decision(action="hold", reason="ann: demo"), by="ann", now=t.now)
+    assert t.decision().action == "wait" and "ann" in t.decision().reason
+    for _ in range(40):
+        t.answered(OLD, 1.0)
+        t.answered(NEW, 0.0)
+    assert t.decision().action == "rollback"
+
+
+def test_an_ended_rollout_and_evidence_of_another_stage_decide_nothing() -> None:
+    for stage in ("done", "rolled_back"):
+        assert decide(at_stage(stage), Evidence(stage=stage), 9.0).action == "wait"
+    assert "gather it again" in decide(at_stage("50"), Evidence(stage="20"), 9.0).reason
+
+
+def test_a_decision_survives_json() -> None:
+    worst = decide(at_stage("50"), Evidence(stage="50", increments=(-1.0,) * 3000), 9.0)
+    assert msgspec.json.decode(msgspec.json.encode(worst), type=Decision) == worst
+
+
+@given(st.integers(1, 25), st.integers(1, 25), st.data())
+def test_fisher_agrees_with_scipy(n: int, m: int, data: st.DataObject) -> None:
+    a, b = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
+    table = [[a, n - a], [b, m - b]]
+    assert different(a, n, b, m) == pytest.approx(fisher_exact(table).pvalue, rel=1e-6)
+    assert more_often(a, n, b, m) == pytest.approx(fisher_exact(table, "greater").pvalue, rel=1e-6)
+
+
+# -- whole rollouts ------------------------------------------------------------------------------------------------
+
+
+def simulate(seed: int, old: float, new: float, start: str = "shadow", limit: int = 600) -> Traffic:
+    """A rollout with a decision after every observation; scores are 0 or 1 with these means."""
+    t = Traffic(at_stage(start), seed)
+    for _ in range(limit):
+        t.arrives(float(t.random.random() < old), float(t.random.random() < new))
+        t.step()
+        if t.rollout.stage in ("done", "rolled_back"):
+            break
+    return t
+
+
+def test_an_equal_challenger_is_rarely_rolled_back_over_a_whole_rollout() -> None:
+    runs, alpha = 200, SPEC.alpha
+    ends = [simulate(seed, 0.5, 0.5).rollout.stage for seed in range(runs)]
+    assert ends.count("rolled_back") / runs <= alpha + 3 * sqrt(alpha * (1 - alpha) / runs)
+    assert ends.count("done") / runs >= 0.8
+
+
+def test_a_much_worse_challenger_is_rolled_back_within_fifteen_sessions() -> None:
+    used = []
+    for seed in range(60):
+        t = Traffic(at_stage("20"), seed)
+        while t.rollout.stage == "20" and t.n < 2000:
+            t.arrives(min(1.0, max(0.0, t.random.gauss(0.6, 0.25))), 0.0)
+            decision = t.decision()
+            # As the watchdog does it: it never advances, so the stage stays.
+            t.rollout = (
+                t.rollout if decision.action == "advance" else move(t.rollout, decision, by="watchdog", now=t.now)
+            )
+        assert t.rollout.stage == "rolled_back"
+        used.append(len({i.session for i in t.seen if i.arm == NEW.name}))
+    used.sort()
+    assert used[30] <= 12 and used[-1] <= 20
+
+
+def test_a_worse_challenger_seldom_gets_through() -> None:
+    ends = [simulate(seed, 0.7, 0.2).rollout.stage for seed in range(40)]
+    assert ends.count("done") == 0 and ends.count("rolled_back") >= 36
