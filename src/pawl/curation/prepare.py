@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from pawl.curation.dataset import DatasetVersion, Example
-from pawl.errors import NotEnoughData
+from pawl.errors import NotEnoughData, SourceError
 from pawl.fleet.spec import AgentSpec
 from pawl.lake.records import Feedback, Interaction
+from pawl.qe.functional_negative import parse_task
 
 
 def prepare(
@@ -46,8 +47,8 @@ def prepare(
             f"({'; '.join(f'{k}: {v}' for k, v in counts.items())}). "
             "Collect for longer, or lower training.min_examples in fleet.yaml"
         )
-    older = _replayed(replay, {c.id for c in found}, round(spec.replay_share * len(found)), spec.seed)
-    older = [e for e in older if not held_out(e.source)]
+    allowed = [e for e in replay if not held_out(e.source)]
+    older = _replayed(allowed, {c.id for c in found}, round(spec.replay_share * len(found)), spec.seed)
     examples = [*found, *older]
     counts["with replay"] = len(examples)
     random.Random(spec.seed).shuffle(examples)
@@ -86,11 +87,22 @@ def _candidates(interactions: list[Interaction], feedback: list[Feedback]) -> li
 def _example(i: Interaction, completion: str, quality: float, *, first: bool) -> Example:
     prompt = hashlib.sha256(msgspec.json.encode(i.messages)).hexdigest()[:24]
     seen = (i.id,) if first or i.shadow_of is None else (i.id, i.shadow_of)
-    source = str(i.task.get("source") or "unknown")
+    source = _source(i)
     name = f"{prompt}{'-corrected' if first else ''}"
     return Example(
         id=name, messages=i.messages, completion=completion, quality=quality, source=source, interactions=seen
     )
+
+
+def _source(i: Interaction) -> str:
+    """The source that the prompt itself names; what a client says of it counts only where the prompt names none.
+
+    A client that sends no metadata, or a wrong one, must not carry held-out tasks into training.
+    """
+    try:
+        return parse_task(i.messages).source
+    except SourceError:
+        return str(i.task.get("source") or "unknown")
 
 
 def _best_of_each_prompt(found: list[Example]) -> list[Example]:

@@ -1,129 +1,87 @@
-"""Adapters on a running vLLM server: named once, verified by an answer, brought back after a restart."""
+"""Adapters on a vLLM replica: loaded under immutable names, verified by listing and by an answer."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Coroutine, Mapping
-from typing import Any, TypeVar
-
-import aiohttp
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from pawl.errors import ModelFileError, ServerNotUp
 
-T = TypeVar("T")
-
-_TIMEOUT = aiohttp.ClientTimeout(total=120, connect=5)
+_TRIES = 3
 
 
-def list_models(url: str) -> dict[str, str]:
-    """Model name -> the path it was loaded from, of everything the server at `url` answers as. ServerNotUp."""
-    return _run(_list(url))
-
-
-def load_adapter(url: str, name: str, path: str) -> None:
-    """Load the adapter in folder `path` under `name`. Loading the same again does nothing.
-
-    A name that serves another folder is refused (ModelFileError): vLLM would go on answering from prefixes cached
-    with the old weights. Names carry their content's hash, so that this never needs to happen.
-    """
-    _run(_load(url, name, path))
-
-
-def verify(url: str, name: str) -> None:
-    """Check that the server lists `name` and answers with it. ModelFileError or ServerNotUp where not."""
-    _run(_verify(url, name))
-
-
-def unload(url: str, name: str) -> None:
-    """Forget an adapter; one that is not there is fine. Its memory is freed when its slot is needed."""
-    _run(_unload(url, name))
+def list_models(url: str) -> dict[str, str | None]:
+    """Model names on the replica, each with the folder it was loaded from. ServerNotUp where it does not answer."""
+    return {str(m["id"]): m.get("root") for m in _call(url, "/v1/models")["data"]}
 
 
 def missing(wanted: Mapping[str, str], present: Collection[str]) -> dict[str, str]:
-    """Those of `wanted` (name -> path) that are not present, in the order given (pure)."""
+    """What must be loaded (pure)."""
     return {name: path for name, path in wanted.items() if name not in present}
 
 
 def reconcile(url: str, wanted: Mapping[str, str]) -> list[str]:
-    """Load what is missing, verify it, and return its names. What is there already is left alone, unless it serves
-    another folder: that is refused before anything is loaded."""
-    return _run(_reconcile(url, wanted))
+    """Make every adapter (name -> folder) answer on the replica; returns the names that had to be loaded.
 
-
-async def _list(url: str) -> dict[str, str]:
-    found = await _call("GET", url, "/v1/models", None)
-    return {str(m["id"]): str(m.get("root") or "") for m in found.get("data", ()) if isinstance(m, dict)}
-
-
-async def _load(url: str, name: str, path: str) -> None:
-    present = await _list(url)
-    _refuse_other(present, name, path)
-    if name not in present:
-        await _call("POST", url, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
-
-
-async def _verify(url: str, name: str) -> None:
-    if name not in await _list(url):
-        raise ModelFileError(f"the server at {url} does not list {name}; load it again")
-    probe = {"model": name, "max_tokens": 1, "temperature": 0, "messages": [{"role": "user", "content": "ready?"}]}
-    answer = await _call("POST", url, "/v1/chat/completions", probe)
-    if answer.get("model") != name or not answer.get("choices"):
-        raise ModelFileError(f"the server at {url} answered for {answer.get('model')!r} when {name} was asked")
-
-
-async def _unload(url: str, name: str) -> None:
-    if name in await _list(url):
-        await _call("POST", url, "/v1/unload_lora_adapter", {"lora_name": name})
-
-
-async def _reconcile(url: str, wanted: Mapping[str, str]) -> list[str]:
-    present = await _list(url)
+    ModelFileError where a name already stands for another folder (stale prefixes would be served for it), or where
+    vLLM refuses the files.
+    """
+    present = list_models(url)
     for name, path in wanted.items():
-        _refuse_other(present, name, path)
+        if name in present and present[name] not in (None, path):
+            raise ModelFileError(f"{name} is loaded from {present[name]}, not from {path}; names are never reused")
     loaded = missing(wanted, present)
     for name, path in loaded.items():
-        await _load(url, name, path)
-        await _verify(url, name)
+        _load(url, name, path)
+    for name in loaded:
+        verify(url, name)
     return list(loaded)
 
 
-def _refuse_other(present: Mapping[str, str], name: str, path: str) -> None:
-    if name in present and present[name] != path:
-        raise ModelFileError(
-            f"{name} is already served from {present[name]}, not from {path}. A name is never reused for other "
-            "weights: give the new adapter a new name, or restart the server"
-        )
+def verify(url: str, name: str) -> None:
+    """One token from the adapter, after it is listed. ServerNotUp where it gives none."""
+    if name not in list_models(url):
+        raise ServerNotUp(f"vLLM at {url} does not list {name} after loading it; look at its log")
+    body = {"model": name, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1, "temperature": 0}
+    if not _call(url, "/v1/chat/completions", body).get("choices"):
+        raise ServerNotUp(f"vLLM at {url} lists {name} but does not answer with it; look at its log")
 
 
-async def _call(method: str, url: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+def unload(url: str, name: str) -> None:
+    """Take an adapter off the replica; nothing happens where it is not there."""
+    if name in list_models(url):
+        _call(url, "/v1/unload_lora_adapter", {"lora_name": name})
+
+
+def _load(url: str, name: str, path: str) -> None:
+    for attempt in range(_TRIES):
+        try:
+            _call(url, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+            return
+        except ServerNotUp:
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(2**attempt)
+
+
+def _call(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url + path, data, {"content-type": "application/json"})  # noqa: S310
     try:
-        async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-            session.request(method, url + path, json=body) as answer,
-        ):
-            text = await answer.text()
-            if answer.status == 200:
-                # Loading and unloading answer in plain words.
-                is_json = "json" in answer.content_type
-                found = await answer.json() if is_json else {"text": text}
-                return found if isinstance(found, dict) else {"text": found}
-    except (aiohttp.ClientError, TimeoutError) as e:
-        raise ServerNotUp(f"no answer from {url}{path} ({type(e).__name__}: {e}); is the server running?") from e
-    if answer.status >= 500:
-        raise ServerNotUp(f"{url}{path} failed with {answer.status}: {text[:300]}; look into the server's log")
-    raise ModelFileError(
-        f"{url}{path} refused {(body or {}).get('lora_name') or (body or {}).get('model') or 'the request'} "
-        f"with {answer.status}: {text[:300]}; check that the adapter is whole and fits the base model and its rank"
-    )
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end from code without an event loop, and from a thread of its own inside one."""
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - the cluster's own address
+            text = answer.read()
+    except urllib.error.HTTPError as e:
+        said = e.read()[:500].decode(errors="replace")
+        if e.code < 500:
+            raise ModelFileError(f"vLLM at {url} refused {path} ({e.code}): {said}") from e
+        raise ServerNotUp(f"vLLM at {url} failed on {path} ({e.code}): {said}") from e
+    except (urllib.error.URLError, OSError) as e:
+        raise ServerNotUp(f"vLLM at {url} does not answer ({e}); start it and try again") from e
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+        return json.loads(text)
+    except ValueError:  # load and unload answer in words
+        return {"text": text.decode(errors="replace")}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]
+class GroupedLora(PunicaWrapperCPU):
     """Applies adapters group by group. Only linear layers take this way, which are all that Pawl trains."""
 
     _groups: tuple[tuple[int, torch.Tensor | None], ...] = ()
@@ -75,7 +75,7 @@ class Worker:
 def _install() -> None:
     if current_platform.is_cpu():
         name = f"{GroupedLora.__module__}.{GroupedLora.__qualname__}"
-        type(current_platform).get_punica_wrapper = classmethod(lambda cls: name)
+        type(current_platform).get_punica_wrapper = classmethod(lambda cls: name)  # type: ignore[method-assign, assignment]
 
 
 _install()

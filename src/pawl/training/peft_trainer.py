@@ -32,6 +32,7 @@ from pawl.training.run_folder import WEIGHTS, last_checkpoint, prepare_folder, r
 if TYPE_CHECKING:
     import torch
 
+_PORTION = 1200  # tokens whose activations are held at once on a CPU: about 3 GB for a 135M model
 _SAVE_STEPS = 10
 _KEEP = 2
 # Adapter and two moments of the optimiser in float32, for the kept checkpoints, the one being written, and the result.
@@ -111,8 +112,8 @@ def best_dtype() -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def completion_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean cross entropy over the completion's tokens, in nats.
+def completion_loss(model: Any, batch: dict[str, torch.Tensor], tokens: int | None = None) -> torch.Tensor:
+    """Cross entropy over the completion's tokens, in nats: their mean, or their sum divided by `tokens`.
 
     The vocabulary head runs only where a label is: over a small model's whole sequence it is a fifth of the compute.
     """
@@ -123,8 +124,15 @@ def completion_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     wanted = labels != IGNORED
     hidden = core.base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
     logits = core.get_output_embeddings()(hidden[:, :-1][wanted])
-    loss: torch.Tensor = torch.nn.functional.cross_entropy(logits.float(), labels[wanted])
-    return loss
+    total: torch.Tensor = torch.nn.functional.cross_entropy(logits.float(), labels[wanted], reduction="sum")
+    return total / (int(wanted.sum()) if tokens is None else tokens)
+
+
+def portions(batch: dict[str, torch.Tensor], most_tokens: int) -> list[dict[str, torch.Tensor]]:
+    """A padded batch in parts of at most that many tokens (at least one row each), so that activations fit."""
+    rows, width = batch["input_ids"].shape
+    each = max(1, most_tokens // width)
+    return [{k: v[i : i + each] for k, v in batch.items()} for i in range(0, rows, each)]
 
 
 def _model(base_dir: Path, spec: TrainingSpec, start_adapter: Path | None) -> tuple[Any, torch.dtype]:
@@ -190,6 +198,24 @@ def _trainer(
                 # Wrapped for several devices, only the wrapper's own forward exchanges gradients.
                 several = self.accelerator.num_processes > 1
                 loss: torch.Tensor = model(**inputs).loss if several else completion_loss(model, inputs)
+            return self._finite(loss)
+
+        def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+            """The gradient of the whole batch, summed up part by part on a CPU, where memory is what is short."""
+            if torch.cuda.is_available() or self.accelerator.num_processes > 1:
+                whole: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+                return whole
+            model.train()
+            tokens = int((inputs["labels"][:, 1:] != IGNORED).sum())
+            total = torch.zeros(())
+            for part in portions(inputs, _PORTION):
+                with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                    loss = completion_loss(model, part, tokens)
+                self.accelerator.backward(loss)
+                total += loss.detach()
+            return self._finite(total)
+
+        def _finite(self, loss: torch.Tensor) -> torch.Tensor:
             if not torch.isfinite(loss):
                 raise TrainingFailed(
                     f"the loss became {loss.item()} at step {self.state.global_step + 1} of {steps}: "
