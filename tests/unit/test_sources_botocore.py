@@ -40,14 +40,20 @@ def test_every_schema_compiles(operations: list[Operation]) -> None:
         compiled(op.schema)
 
 
-def test_a_known_operation(operations: list[Operation]) -> None:
-    op = next(o for o in operations if o.id == "acm.AddTagsToCertificate")
-    assert op.method == "POST" and op.source == "acm"
-    schema = compiled(op.schema)
-    arn = "arn:aws:acm:us-east-1:123456789012:certificate/12345678"
-    assert schema.is_valid({"CertificateArn": arn, "Tags": [{"Key": "k"}]})
-    assert not schema.is_valid({"CertificateArn": "arn:aws:s3:us-east-1:1:x/yyyyyyy", "Tags": [{"Key": "k"}]})
-    assert not schema.is_valid({"CertificateArn": arn, "Tags": [{}]})
+def test_known_operations(operations: list[Operation]) -> None:
+    by_id = {o.id: o for o in operations}
+    tag = by_id["kms.TagResource"]
+    assert (tag.method, tag.path, tag.source) == ("POST", "/", "kms")
+    schema = compiled(tag.schema)
+    assert schema.is_valid({"KeyId": "k", "Tags": [{"TagKey": "a", "TagValue": ""}]})
+    for wrong in ({"KeyId": ""}, {"Tags": [{"TagKey": "a"}]}, {"Tags": "a"}, {"KeyId": None}):
+        assert not schema.is_valid({"KeyId": "k", "Tags": [], **wrong})
+    rotation = compiled(by_id["kms.EnableKeyRotation"].schema)
+    assert rotation.is_valid({"KeyId": "k", "RotationPeriodInDays": 90})
+    assert not rotation.is_valid({"KeyId": "k", "RotationPeriodInDays": 89})
+    export = compiled(by_id["acm.ExportCertificate"].schema)
+    assert export.is_valid({"CertificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/1", "Passphrase": "x"})
+    assert not export.is_valid({"CertificateArn": "arn:aws:s3:us-east-1:123456789012:x/1", "Passphrase": "x"})
 
 
 def test_reading_all_models_is_quick() -> None:
