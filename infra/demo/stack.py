@@ -60,22 +60,22 @@ class Stack:
         os.environ["MLFLOW_TRACKING_URI"] = self.settings.mlflow_url
         by_name = {s.name: s for s in self.servers()}
         began = time.time()
-        with self.console.status("starting the servers (vLLM takes about a minute and a half) ..."):
-            with ThreadPoolExecutor(4) as pool:
-                model = pool.submit(self._start_vllm)
-                for name in ("mlflow", "standin"):
-                    by_name[name].start()
-                orchestration = pool.submit(self._start_prefect, by_name)
-                for name in ("mlflow", "standin"):
-                    by_name[name].wait()
-                    self._say(name, began)
-                by_name["gateway"].start()
-                by_name["gateway"].wait()
-                self._say("gateway", began)
-                orchestration.result()
-                self._say("prefect", began)
-                model.result()
-                self._say("vllm", began)
+        said = "starting the servers (vLLM takes about a minute and a half) ..."
+        with self.console.status(said), ThreadPoolExecutor(4) as pool:
+            model = pool.submit(self._start_vllm)
+            for name in ("mlflow", "standin"):
+                by_name[name].start()
+            orchestration = pool.submit(self._start_prefect, by_name)
+            for name in ("mlflow", "standin"):
+                by_name[name].wait()
+                self._say(name, began)
+            by_name["gateway"].start()
+            by_name["gateway"].wait()
+            self._say("gateway", began)
+            orchestration.result()
+            self._say("prefect", began)
+            model.result()
+            self._say("vllm", began)
 
     def _say(self, name: str, began: float) -> None:
         self.console.print(f"  [green]up[/] {name} after {time.time() - began:.0f} s")

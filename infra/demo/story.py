@@ -33,7 +33,7 @@ from pawl.settings import Settings
 
 AGENT = "functional-negative"
 CLIENTS = 16
-REQUESTS = {False: (460, 320), True: (60, 40)}  # in week 1 and in every later one, by --small
+REQUESTS = {False: (400, 320), True: (90, 60)}  # in week 1 and in every later one, by --small
 POISONED = {False: 96, True: 32}
 
 
@@ -45,9 +45,9 @@ def sized_fleet(settings: Settings, root: Path, *, small: bool) -> Path:
     yaml = YAML()
     tree = yaml.load(path.read_text())
     agent = tree["agents"][0]
-    agent["training"] |= {"max_examples": 48, "min_examples": 16}
-    agent["evaluation"] |= {"items": 24, "margin": 0.2, "min_score": 0.0}
-    agent["rollout"] |= {"min_shadow_pairs": 4, "min_stage_sessions": 2, "min_watch_sessions": 3, "min_bake_s": 1}
+    agent["training"] |= {"max_examples": 72, "min_examples": 16, "epochs": 3}
+    agent["evaluation"] |= {"items": 32, "margin": 0.2, "min_score": 0.0}
+    agent["rollout"] |= {"min_shadow_pairs": 8, "min_stage_sessions": 4, "min_watch_sessions": 4, "min_bake_s": 1}
     target = settings.home / "fleet-small.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("w") as out:
@@ -294,7 +294,13 @@ class Story:
             self._say(f"a broken script posted {len(rows)} wrong corrections")
             since = self.memory.keep("poison since", min(i.at for i in recent) - 0.001)
         spec = self.place.agent.training.model_copy(
-            update={"max_examples": POISONED[self.small], "min_examples": 8, "replay_share": 0.0, "learning_rate": 2e-3}
+            update={
+                "max_examples": POISONED[self.small],
+                "min_examples": 8,
+                "replay_share": 0.0,
+                "learning_rate": 2e-3,
+                "epochs": 1.0,
+            }
         )
         return self._improve("corrupted", {"since": since, "training": spec.model_dump(mode="json")})
 

@@ -86,7 +86,7 @@ def keys_create(
 @keys_app.command("list")
 def keys_list() -> None:
     """All keys, without their secrets."""
-    for key in bootstrap.control(Settings()).keys():
+    for key in bootstrap.control(Settings()).keys():  # noqa: SIM118 - no dictionary
         typer.echo(f"{key.id}  {key.role:9} {'revoked' if key.revoked else 'active ':7} {key.name}")
 
 
@@ -114,7 +114,8 @@ def status() -> None:
             if request.agent == agent.name and request.version not in answered:
                 left = (request.expires - time.time()) / 3600
                 what = "forced" if request.override_by else "waits for approval"
-                typer.echo(f"  version {request.version} {what}, expires in {left:.0f} h, evidence {request.evidence[:12]}")
+                seen = request.evidence[:12]
+                typer.echo(f"  version {request.version} {what}, expires in {left:.0f} h, evidence {seen}")
 
 
 @app.command()
@@ -257,7 +258,8 @@ def _by_hand(agent: str, action: str, reason: str) -> None:
 def _key(roles: tuple[str, ...]) -> Key:
     settings = Settings()
     if not settings.api_key:
-        raise NotAllowed(f"set PAWL_API_KEY to a key with role {' or '.join(roles)}; `pawl keys create {roles[0]} NAME`")
+        wanted = " or ".join(roles)
+        raise NotAllowed(f"set PAWL_API_KEY to a key with role {wanted}; `pawl keys create {roles[0]} NAME` makes one")
     key = bootstrap.control(settings).find_key(settings.api_key)
     if key is None:
         raise NotAllowed("PAWL_API_KEY holds no key of this control database; see `pawl keys list`")

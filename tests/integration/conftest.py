@@ -137,7 +137,9 @@ class LiveGateway:
             "PAWL_GATEWAY_PORT": str(self.settings.gateway_port),
         }
         with (self.home / "gateway.log").open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "pawl.cli", "gateway"], env=env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pawl.cli", "gateway"], env=env, stdout=log, stderr=log
+            )
         end = time.monotonic() + 30
         while time.monotonic() < end:
             try:
@@ -155,7 +157,9 @@ class LiveGateway:
         self.process.terminate()
         self.process.wait(30)
 
-    def request(self, path: str, body: Any = None, key: str | None = None, headers: dict[str, str] | None = None) -> Any:
+    def request(
+        self, path: str, body: Any = None, key: str | None = None, headers: dict[str, str] | None = None
+    ) -> Any:
         """(status, decoded body) of a raw request."""
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"authorization": f"Bearer {key or self.key}", **(headers or {})}

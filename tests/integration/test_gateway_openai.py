@@ -126,7 +126,7 @@ def test_keys_and_roles(live: LiveGateway, key: str, path: str, status: int) -> 
 
 def test_a_revoked_key_stops_working_within_two_seconds(live: LiveGateway) -> None:
     assert live.request("/v1/models")[0] == 200
-    live.control.revoke_key(next(k.id for k in live.control.keys() if k.role == "client"))
+    live.control.revoke_key(next(k.id for k in live.control.keys() if k.role == "client"))  # noqa: SIM118
     until(lambda: live.request("/v1/models")[0] == 401, 2)
 
 

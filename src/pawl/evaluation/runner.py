@@ -119,17 +119,24 @@ async def _ask(session: aiohttp.ClientSession, item: EvalItem, model: str, url: 
 
 def _graded(item: EvalItem, answer: Answer, grade: Callable[[EvalItem, str], Grade]) -> ItemResult:
     prompt = "\n".join(str(m.get("content", "")) for m in item.messages)
-    shared = {
-        "item": item.id, "source": item.source, "prompt": prompt, "completion": answer.completion,
-        "completion_tokens": answer.completion_tokens, "latency_s": answer.latency_s,
-    }  # fmt: skip
+    result = ItemResult(
+        item=item.id,
+        source=item.source,
+        prompt=prompt,
+        completion=answer.completion,
+        completion_tokens=answer.completion_tokens,
+        latency_s=answer.latency_s,
+        score=0.0,
+        problem=answer.problem,
+    )
     if answer.problem:
-        return ItemResult(**shared, score=0.0, problem=answer.problem)
+        return result
     try:
         found = grade(item, answer.completion)
     except Exception as e:  # an oracle's outage must not look like a model's failure
-        return ItemResult(**shared, score=None, problem=f"the oracle failed: {type(e).__name__}: {e}")
-    return ItemResult(**shared, score=found.score, valid_json=found.valid_json, problem=found.problem)
+        problem = f"the oracle failed: {type(e).__name__}: {e}"
+        return msgspec.structs.replace(result, score=None, problem=problem)
+    return msgspec.structs.replace(result, score=found.score, valid_json=found.valid_json, problem=found.problem)
 
 
 def _key(item: EvalItem, model_hash: str, max_tokens: int) -> str:

@@ -44,10 +44,8 @@ def _line(tree: Any, loc: tuple[int | str, ...]) -> int:
     node = tree
     for step in loc:
         try:
-            if isinstance(node, dict):
-                line = node.lc.key(step)[0] + 1  # type: ignore[attr-defined]
-            else:
-                line = node.lc.item(step)[0] + 1
+            marks: Any = node.lc
+            line = (marks.key(step) if isinstance(node, dict) else marks.item(step))[0] + 1
             node = node[step]
         except (KeyError, IndexError, TypeError, AttributeError):
             break

@@ -14,16 +14,20 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         labels = ("agent", "arm", "role")
-        more = {"registry": self._registry}
-        self._calls = Counter("pawl_interactions", "Calls to arms", (*labels, "outcome"), **more)
-        self._tokens = Counter("pawl_tokens", "Tokens", (*labels, "kind"), **more)
-        self._cost = Counter("pawl_cost_usd", "Cost by the upstreams' prices", labels, **more)
+        own = self._registry
+        self._calls = Counter("pawl_interactions", "Calls to arms", (*labels, "outcome"), registry=own)
+        self._tokens = Counter("pawl_tokens", "Tokens", (*labels, "kind"), registry=own)
+        self._cost = Counter("pawl_cost_usd", "Cost by the upstreams' prices", labels, registry=own)
         buckets = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80)
-        self._latency = Histogram("pawl_latency_seconds", "Whole call", labels, buckets=buckets, **more)
-        self._first = Histogram("pawl_first_token_seconds", "First token of streams", labels, buckets=buckets, **more)
-        self._feedback = Counter("pawl_feedback", "Feedback", ("agent", "kind"), **more)
-        self._share = Gauge("pawl_challenger_percent", "Share of sessions at the challenger", ("agent",), **more)
-        self.dropped = Counter("pawl_shadows_dropped", "Shadow calls given up for want of room", ("agent",), **more)
+        self._latency = Histogram("pawl_latency_seconds", "Whole call", labels, buckets=buckets, registry=own)
+        self._first = Histogram(
+            "pawl_first_token_seconds", "First token of streams", labels, buckets=buckets, registry=own
+        )
+        self._feedback = Counter("pawl_feedback", "Feedback", ("agent", "kind"), registry=own)
+        self._share = Gauge("pawl_challenger_percent", "Share of sessions at the challenger", ("agent",), registry=own)
+        self.dropped = Counter(
+            "pawl_shadows_dropped", "Shadow calls given up for want of room", ("agent",), registry=own
+        )
 
     def count(self, record: Record) -> None:
         """Take one record in."""

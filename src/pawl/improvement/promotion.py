@@ -12,7 +12,7 @@ import msgspec
 from pawl.bootstrap import current_route
 from pawl.errors import ApprovalInvalid, NotAllowed, StaleWrite
 from pawl.evaluation.report import Comparison, GateDecision
-from pawl.improvement.steps import Lineage
+from pawl.improvement.steps import Lineage, training_of
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.registry.approvals import standing
 from pawl.registry.port import Version
@@ -43,6 +43,7 @@ def register(place: Workplace, candidate: Candidate, report: Path) -> Registered
     evidence = comparison.digest()
     tags = {**msgspec.to_builtins(lineage), "evidence": evidence, "gate": gate.decision}
     agent = place.agent_name
+    tags["run_id"] = _log(place, candidate, comparison)
     version = place.registry.register(agent, candidate.adapter, tags, {"report.html": report})
     now = time.time()
     if gate.decision == "promote":
@@ -66,6 +67,23 @@ def register(place: Workplace, candidate: Candidate, report: Path) -> Registered
         detail = {"agent": agent, "version": version.number, "reasons": list(gate.reasons)}
         place.control.audit("gate rejected", "improve_agent", detail, now)
     return Registered(version.number, version.adapter, gate.decision, evidence, place.registry.url(version))
+
+
+def _log(place: Workplace, candidate: Candidate, comparison: Comparison) -> str:
+    """The training run in the registry's experiment: spec, result, loss curve, and what the comparison found."""
+    trained = training_of(candidate)
+    metrics = {
+        "tokens_per_s": trained.tokens_per_s,
+        "seconds": trained.seconds,
+        "champion_score": comparison.champion.score.mean,
+        "challenger_score": comparison.challenger.score.mean,
+        "challenger_score_lower": comparison.challenger.score.lower,
+        "difference": comparison.difference.mean,
+        "p_better": comparison.p_better,
+    }
+    params = {k: str(v) for k, v in msgspec.to_builtins(trained).items() if k != "adapter_dir"}
+    losses = candidate.read("losses", list[tuple[int, float]])
+    return place.registry.log_training(place.agent_name, params, metrics, {"loss": losses})
 
 
 def force(place: Workplace, number: str, key: Key, reason: str, skips: tuple[str, ...]) -> Request:
@@ -119,7 +137,7 @@ def _read_tag(place: Workplace, request: Request, now: float) -> None:
 
     version = place.registry.version(request.agent, request.version)
     code = version.tags.get("approval_code")
-    if not code or "approval_answer" in version.tags and version.tags["approval_answer"].endswith(code[-8:]):
+    if not code or f"(code ending {code[-8:]})" in version.tags.get("approval_answer", ""):
         return
     try:
         approve_by_code(place.control, request, code, now)

@@ -195,7 +195,7 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
                 cache_dir=place.settings.home / "answers",
                 model_hash=digest,
                 grade=lambda item, text: task.grade(item.schema, text),
-                on_progress=lambda done, total, who=name: on_progress(f"evaluating {who}", done, total, ""),
+                on_progress=_evaluating(name, on_progress),
             )
         sides.append((name, results))
     comparison = compare(
@@ -211,6 +211,10 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     candidate.write("comparison", comparison)
     candidate.write("gate", decision)
     return comparison, decision
+
+
+def _evaluating(name: str, on_progress: OnProgress) -> Callable[[int, int], None]:
+    return lambda done, total: on_progress(f"evaluating {name}", done, total, "")
 
 
 def training_of(candidate: Candidate) -> TrainResult:
