@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from infra.demo import prefect_server
 from infra.demo.servers import PYTHON, Server, demand_machine
 from pawl import bootstrap
+from pawl.errors import ModelFileError
 from pawl.improvement.workplace import Workplace
 from pawl.monitoring import timeline
 from pawl.settings import Settings
@@ -95,11 +97,14 @@ class Stack:
 
     def _start_vllm(self) -> None:
         from pawl.serving import vllm_process
-        from pawl.training.base_model_transformers import prepare_base
 
         base = bootstrap.fleet(self.settings).base_model
         with timeline.span(self.place.timeline, "model", "start vLLM"):
-            folder = prepare_base(base.source, self.settings.models_dir)
+            # In a process of its own: what it needs of memory is given back.
+            done = subprocess.run([PYTHON, "-m", "pawl.cli", "base"], capture_output=True, text=True)
+            if done.returncode != 0:
+                raise ModelFileError(done.stderr.strip()[-1500:])
+            folder = Path(done.stdout.strip().splitlines()[-1])
             s = self.settings
             command = vllm_process.command(
                 base_dir=folder,

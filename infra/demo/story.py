@@ -32,7 +32,8 @@ from pawl.rollout.state import Rollout
 from pawl.settings import Settings
 
 AGENT = "functional-negative"
-CLIENTS = 16
+CLIENTS = 32  # at once: vLLM answers 32 at little more than the time of 8
+LIVE_CLIENTS = 12  # while a rollout looks at every answer
 REQUESTS = {False: (400, 320), True: (90, 60)}  # in week 1 and in every later one, by --small
 POISONED = {False: 96, True: 32}
 
@@ -235,7 +236,7 @@ class Story:
             while mine() is None and driver.is_alive():
                 time.sleep(0.2)
             with self._model_time("rollout", kind="waiting"):
-                self._clients().play(
+                self._clients(LIVE_CLIENTS).play(
                     self._live(),
                     lambda p: tell(p.answered, f"{state['stage']}; {p.answered} answered, {p.failed} failed"),
                     stop=over.is_set,
@@ -330,9 +331,9 @@ class Story:
 
     # -- small things the steps share
 
-    def _clients(self) -> Clients:
+    def _clients(self, at_once: int = CLIENTS) -> Clients:
         secret = self._secret("client")
-        return Clients(self.settings.gateway_url, secret, AGENT, self.place.agent.max_tokens, CLIENTS)
+        return Clients(self.settings.gateway_url, secret, AGENT, self.place.agent.max_tokens, at_once)
 
     def _secret(self, role: Role) -> str:
         """A key of that role, made once; its secret lies in a file that only its owner reads."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -161,10 +163,26 @@ def test_a_foreign_prompt_has_no_score(text: str) -> None:
         task.grade_messages([{"role": "user", "content": text}], answer(MISSING))
 
 
-def test_a_prompt_cannot_make_the_grader_fetch(free_port: int) -> None:
-    prompt = f'POST / a.B\n{{"$ref":"http://127.0.0.1:{free_port}/x"}}'
-    with pytest.raises(SourceError, match="JSON Schema"):
-        task.grade_messages([{"role": "user", "content": prompt}], answer(MISSING))
+def test_a_prompt_cannot_make_the_grader_fetch() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.3)
+        callers = []
+
+        def listen() -> None:
+            try:
+                caller, _ = server.accept()
+            except TimeoutError:
+                return
+            callers.append(caller)
+            caller.close()
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        prompt = f'POST / a.B\n{{"$ref":"http://127.0.0.1:{server.getsockname()[1]}/x"}}'
+        with pytest.raises(SourceError, match="JSON Schema"):
+            task.grade_messages([{"role": "user", "content": prompt}], answer(MISSING))
+        thread.join()
+    assert callers == []
 
 
 def test_response_schema_allows_the_reference_and_forbids_its_faults() -> None:

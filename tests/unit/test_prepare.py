@@ -128,7 +128,8 @@ def test_held_out_sources_never_train_even_if_the_client_says_otherwise() -> Non
     lies = [shadow(2, "held"), shadow(3, "held", task={}), shadow(4, "held", task={"source": "open"})]
     seen = [kept, *lies]
     old = build(lies, [outcome(i, 1.0) for i in lies])
-    version = prepare(agent(), seen, [outcome(i, 1.0) for i in seen], old, lambda s: s == "held")
+    assert len(old) == 3
+    version = prepare(agent(replay_share=1.0), seen, [outcome(i, 1.0) for i in seen], old, lambda s: s == "held")
     assert [e.completion for e in version.examples] == [kept.completion] and version.sources == ("open",)
 
 

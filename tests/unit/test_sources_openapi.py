@@ -186,6 +186,14 @@ def test_missing_file_and_closed_port_are_source_errors(tmp_path: Path, free_por
         openapi_source.operations(f"http://127.0.0.1:{free_port}/openapi.json")
 
 
+def test_a_huge_file_is_not_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "huge.yaml"
+    with path.open("wb") as file:
+        file.truncate(33 * 2**20)
+    with pytest.raises(SourceError, match="larger than 32 MiB"):
+        openapi_source.operations(str(path))
+
+
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))

@@ -116,7 +116,8 @@ def test_nothing_is_reported_to_anybody() -> None:
     code = """
 import sys
 seen = []
-sys.addaudithook(lambda e, a: seen.append(e) if e in ("socket.connect", "socket.getaddrinfo", "socket.sendto") else None)
+outward = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
+sys.addaudithook(lambda event, _: seen.append(event) if event in outward else None)
 import pandas as pd
 from pawl.validation.great_expectations_suite import validate_dataset
 row = {"id": "r", "quality": 2.0, "source": "s", "completion": "{}"}

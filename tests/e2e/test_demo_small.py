@@ -1,0 +1,71 @@
+"""The demo in small, whole and real: vLLM, training, MLflow, Prefect with its worker, the gateway, and the way back."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pawl.rollout.control_sqlite import SqliteControl
+
+AGENT = "functional-negative"
+NAMES = ("GATEWAY", "VLLM", "MLFLOW", "STANDIN", "PREFECT")
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.socket() for _ in range(count)]
+    for s in held:
+        s.bind(("127.0.0.1", 0))
+    ports = [int(s.getsockname()[1]) for s in held]
+    for s in held:
+        s.close()
+    return ports
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1500)
+def test_the_loop_closes_and_the_way_back_works(root: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    ports = {f"PAWL_{n}_PORT": str(p) for n, p in zip(NAMES, free_ports(len(NAMES)), strict=True)}
+    env = os.environ | ports | {"PAWL_HOME": str(home), "COLUMNS": "160"}
+    command = [sys.executable, "-m", "infra.demo", "--small", "--yes", "--no-wait"]
+    before = {p.pid for p in psutil.process_iter()}
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=1450)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-4000:]
+
+    control = SqliteControl(home / "control.sqlite")
+    bad, good = control.rollouts(AGENT)
+    assert good.stage == "done"
+    assert [t.stage_to for t in good.history] == ["20", "50", "80", "100", "watch", "done"]
+    assert all(t.by == "roll_out" for t in good.history)
+    assert control.approvals(AGENT, good.version)[0].by == "demo approver"
+    # The bad one: refused by the gate, forced on a person's name, stopped without one, remembered.
+    assert bad.override is not None and bad.override.skips == ("gate", "shadow")
+    assert bad.stage == "rolled_back"
+    route = control.route(AGENT)
+    assert route is not None and route.champion == good.challenger and route.challenger is None
+    assert control.verify_audit() is None
+    events = [e["event"] for e in control.audit_log()]
+    assert {"approval asked", "approved", "gate rejected", "override", "champion moved"} <= set(events)
+
+    page = (home / "reports" / f"{AGENT}.html").read_text()
+    assert "Content-Security-Policy" in page and "http-equiv" in page
+    assert re.search(r"STAND-IN|stand-in", page)
+    secrets = [p.read_text() for p in home.glob("demo-*.key")]
+    assert secrets
+    for path in [*home.rglob("*.log"), *home.rglob("*.html"), *home.rglob("*.json")]:
+        text = path.read_text(errors="replace")
+        assert not any(s in text for s in secrets), f"a key's secret stands in {path}"
+    left = [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if p.pid not in before and str(home) in " ".join(p.info["cmdline"] or [])
+    ]
+    assert left == [], "the demo leaves no process behind"
