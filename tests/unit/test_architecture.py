@@ -12,7 +12,7 @@ import pytest
 # module -> what the name of a file that imports it must contain
 VENDORS = {
     "mlflow": ("mlflow",),
-    "torch": ("torch", "transformers", "peft"),
+    "torch": ("torch", "transformers", "peft", "vllm"),
     "transformers": ("transformers", "peft"),
     "peft": ("peft",),
     "vllm": ("vllm",),
