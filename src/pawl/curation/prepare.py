@@ -122,11 +122,11 @@ def _spread(found: list[Example], most: int) -> list[Example]:
     for e in found:
         queues.setdefault(e.source, []).append(e)
     kept: list[Example] = []
-    while len(kept) < most and queues:
-        for source in sorted(queues):
-            if len(kept) < most:
-                kept.append(queues[source].pop())
-        queues = {s: q for s, q in queues.items() if q}
+    # The source heard of last comes first: alphabetical turns would never reach the end of the alphabet.
+    turns = list(dict.fromkeys(e.source for e in reversed(found)))
+    while len(kept) < most and turns:
+        kept += [queues[source].pop() for source in turns[: most - len(kept)]]
+        turns = [source for source in turns if queues[source]]
     return kept
 
 

@@ -110,7 +110,8 @@ async def _ask(session: aiohttp.ClientSession, item: EvalItem, model: str, url: 
             problem = f"{type(e).__name__}: {e}"
             continue
         return Answer(
-            completion=found["choices"][0]["message"].get("content") or "",
+            # Half a surrogate pair cannot be stored as UTF-8.
+            completion=(found["choices"][0]["message"].get("content") or "").encode(errors="replace").decode(),
             completion_tokens=int((found.get("usage") or {}).get("completion_tokens") or 0),
             latency_s=time.perf_counter() - began,
         )

@@ -76,7 +76,9 @@ def move(rollout: Rollout, decision: Decision, *, by: str, now: float) -> Rollou
     if rollout.stage in TERMINAL or decision.action == "wait":
         return rollout
     if decision.action == "hold":
-        return rollout if rollout.held else _step(rollout, rollout.stage, decision, by, now, held=True)
+        # A person's hold is recorded on top of an automatic one, which would end by itself.
+        known = rollout.held and by in ("watchdog", "roll_out")
+        return rollout if known else _step(rollout, rollout.stage, decision, by, now, held=True)
     if decision.action == "rollback":
         return _step(rollout, "rolled_back", decision, by, now, held=False)
     if by == "watchdog":
