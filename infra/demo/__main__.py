@@ -34,7 +34,7 @@ def main() -> int:
     ):
         os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
     from infra.demo.story import Story, sized_fleet
     from pawl.errors import PawlError

@@ -169,6 +169,7 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     from pawl.evaluation.paired import compare
     from pawl.evaluation.runner import EvalItem, answer_items
     from pawl.qe import functional_negative as task
+    from pawl.registry.adapter_hash import adapter_sha256
     from pawl.serving import vllm_adapters
 
     agent = place.agent
@@ -182,8 +183,11 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     url = place.settings.vllm_url
     vllm_adapters.reconcile(url, {challenger: str(candidate.adapter.resolve())})
     sides = []
+    # Answers are kept by the weights that gave them: a champion's are those it gave as a challenger.
+    folder = place.settings.adapters_dir / champion.name
+    weights = adapter_sha256(folder) if folder.exists() else champion.name
     for name, model, digest in (
-        (champion.name, champion.model, lineage.base_sha256 + champion.name),
+        (champion.name, champion.model, lineage.base_sha256 + weights),
         (challenger, challenger, lineage.base_sha256 + lineage.adapter_sha256),
     ):
         with span(place.timeline, "model", f"evaluate {name}"):
