@@ -70,7 +70,7 @@ def adapters(base: Path, examples: tuple[Example, ...], tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="module")
-def url(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(base: Path, adapters: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

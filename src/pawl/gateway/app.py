@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections import OrderedDict
@@ -10,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-import orjson
 
 from pawl.errors import LakeError
 from pawl.fleet.spec import AgentSpec, FleetSpec
@@ -22,6 +22,7 @@ from pawl.gateway.metrics import Metrics
 from pawl.gateway.recorder import Recorder
 from pawl.gateway.shadows import Grader, Shadows
 from pawl.gateway.snapshot import Snapshot
+from pawl.gateway.streaming import Stream
 from pawl.gateway.upstream_client import UpstreamClient, UpstreamFailed
 from pawl.gateway.watchdog import Watchdog
 from pawl.gateway.wire import Receive, Refused, Scope, Send, header, read_json, send_bytes, send_json
@@ -32,6 +33,9 @@ from pawl.rollout.control import ControlStore, Key
 from pawl.rollout.route import Arm, Route, choose
 
 _REMEMBER = 200_000  # ids of interactions that feedback may be about without a look into the lake
+
+_TIDY_S = 5.0
+log = logging.getLogger("pawl.gateway")
 
 
 class Gateway:
@@ -58,6 +62,7 @@ class Gateway:
         self._shadows = Shadows(self._client, fleet.upstreams, graders, self._record, self._metrics)
         self._watchdog = Watchdog(control, self._snapshot, lake)
         self._agent_of: OrderedDict[str, str] = OrderedDict()
+        self._looking = asyncio.Lock()
         self._started = time.time()
         self._tasks: list[asyncio.Task[None]] = []
         self._handlers: dict[tuple[str, str], Callable[[Scope, Receive, Send], Any]] = {
@@ -66,7 +71,7 @@ class Gateway:
             ("POST", "/v1/feedback"): self._feedback,
             ("GET", "/v1/rollouts"): self._rollouts,
             ("GET", "/healthz"): self._healthz,
-            ("GET", "/readyz"): self._healthz,
+            ("GET", "/readyz"): self._readyz,
             ("GET", "/metrics"): self._serve_metrics,
         }
 
@@ -76,16 +81,30 @@ class Gateway:
             return
         if scope["type"] != "http":
             return
+        begun = False
+
+        async def watched(message: dict[str, Any]) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
             handler = self._handlers.get((scope["method"], scope["path"]))
             if handler is None:
                 known = ", ".join(f"{m} {p}" for m, p in self._handlers)
                 raise Refused(404, f"there is no {scope['method']} {scope['path']}; there are: {known}")
-            await handler(scope, receive, send)
+            await handler(scope, receive, watched)
         except Refused as e:
             await send_json(send, e.status, e.body())
-        except LakeError as e:
-            await send_json(send, 503, Refused(503, str(e), "server_error", "not_recorded").body())
+        except Exception as e:
+            if begun:
+                raise  # the server cuts the connection: a client must not take half an answer for a whole one
+            if isinstance(e, LakeError):
+                refused = Refused(503, str(e), "server_error", "not_recorded")
+            else:
+                log.exception("%s %s failed", scope["method"], scope["path"])
+                refused = Refused(500, "the gateway failed; its log says why", "server_error", "internal_error")
+            await send_json(send, refused.status, refused.body())
 
     # -- paths
 
@@ -117,7 +136,9 @@ class Gateway:
 
     async def _feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = self._door.admit(scope, auth.FEEDBACK)
-        made = read_feedback(await read_json(receive), key.id, self._find_agent)
+        body = await read_json(receive)
+        await self._look_up(body)
+        made = read_feedback(body, key.id, self._agent_of.get)
         await self._record(*made)
         await send_json(
             send, 200, {"object": "list", "data": [{"id": f.id, "interaction": f.interaction} for f in made]}
@@ -141,6 +162,12 @@ class Gateway:
     async def _healthz(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_json(send, 200, {"status": "ok"})
 
+    async def _readyz(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ended = sorted(t.get_name() for t in self._tasks if t.done())
+        if ended or not self._tasks:
+            raise Refused(503, f"not ready: {', '.join(ended) or 'starting'}", "server_error", "not_ready")
+        await send_json(send, 200, {"status": "ready"})
+
     async def _serve_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         text = self._metrics.text(self._snapshot.routes)
         await send_bytes(send, 200, text, b"text/plain; version=0.0.4; charset=utf-8")
@@ -151,11 +178,13 @@ class Gateway:
         if not isinstance(body, dict):
             raise Refused(400, "the body must be a JSON object")
         agent, messages = body.get("model"), body.get("messages")
-        if agent not in self._snapshot.routes:
+        if not isinstance(agent, str) or agent not in self._snapshot.routes:
             known = ", ".join(self._snapshot.routes)
             raise Refused(404, f"no agent is called {agent!r}; `model` must be one of: {known}", code="model_not_found")
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise Refused(400, "`messages` must be a list of at least one message")
+        if not isinstance(body.get("stream_options") or {}, dict):
+            raise Refused(400, "`stream_options` must be an object")
         task = body.get("metadata") if isinstance(body.get("metadata"), dict) else {}
         identity = f"chatcmpl-{uuid.uuid4().hex}"
         user = body.get("user")
@@ -176,7 +205,7 @@ class Gateway:
         failed: UpstreamFailed | None = None
         for n, (arm, reason) in enumerate(order):
             started, heard = time.time(), Heard()
-            stream = _Stream(asked, arm, send) if asked.streamed else None
+            stream = Stream(asked, arm, send) if asked.streamed else None
             try:
                 if stream:
                     async for chunk in self._client.stream(arm.upstream, body_for(arm, asked, stream=True)):
@@ -206,7 +235,13 @@ class Gateway:
                     self._record(self._interaction(asked, heard, arm, route, asked.id, started, reason))
                 )
                 raise
-            await self._record(self._interaction(asked, heard, arm, route, asked.id, started, reason))
+            try:
+                await self._record(self._interaction(asked, heard, arm, route, asked.id, started, reason))
+            except LakeError as e:
+                if stream is None or not stream.begun:
+                    raise
+                await stream.fail(str(e))  # the client has the text, and is told that it does not count
+                return
             if stream:
                 await stream.finish()
             else:
@@ -235,21 +270,37 @@ class Gateway:
                 if len(self._agent_of) > _REMEMBER:
                     self._agent_of.popitem(last=False)
 
-    def _find_agent(self, interaction_id: str) -> str | None:
-        known = self._agent_of.get(interaction_id)
-        if known is not None:
-            return known
-        for agent in self._fleet.agents:  # from before this process, or another gateway's: rare
-            if any(i.id == interaction_id for i in self._lake.interactions(agent.name)):
-                return agent.name
-        return None
+    async def _look_up(self, body: Any) -> None:
+        """Learn from the lake whose the interactions are that this process does not remember."""
+        rows = [r for r in (body if isinstance(body, list) else [body]) if isinstance(r, dict)]
+        ids = {r["interaction"] for r in rows if isinstance(r.get("interaction"), str)}
+        if ids <= self._agent_of.keys():
+            return
+        # In a thread, and one at a time: the lake is large, and ids from nowhere must not stop the traffic.
+        async with self._looking:
+            self._agent_of.update(await asyncio.to_thread(self._search, ids - self._agent_of.keys()))
+
+    def _search(self, ids: set[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for agent in self._fleet.agents:
+            found.update((i.id, agent.name) for i in self._lake.interactions(agent.name) if i.id in ids)
+        return found
+
+    async def _tidy(self) -> None:
+        """Seal the journal's segment though traffic pauses, so that it can be ingested."""
+        while True:
+            await asyncio.sleep(_TIDY_S)
+            self._journal.rotate_when_due()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self._client.start()
-                self._tasks = [asyncio.create_task(t) for t in (self._snapshot.follow(), self._watchdog.watch())]
+                lasting = {
+                    "routes": self._snapshot.follow(), "watchdog": self._watchdog.watch(), "journal": self._tidy()
+                }  # fmt: skip
+                self._tasks = [asyncio.create_task(run, name=name) for name, run in lasting.items()]
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._shadows.drain(10)
@@ -259,45 +310,6 @@ class Gateway:
                 self._journal.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-
-
-class _Stream:
-    """Server-sent events to one client. The last chunk and `[DONE]` leave only after the record is safe."""
-
-    def __init__(self, asked: Asked, arm: Arm, send: Send) -> None:
-        self._asked, self._arm, self._send = asked, arm, send
-        options = asked.body.get("stream_options")
-        self._wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
-        self.begun = False
-
-    async def forward(self, chunk: dict[str, Any]) -> None:
-        """One chunk, under the interaction's id and the agent's name."""
-        if not chunk.get("choices") and not self._wants_usage:
-            return  # the usage that only we asked for
-        chunk["id"], chunk["model"] = self._asked.id, self._asked.agent
-        if not self._wants_usage:
-            chunk.pop("usage", None)
-        await self._event(orjson.dumps(chunk))
-
-    async def finish(self) -> None:
-        """The end of a whole answer."""
-        await self._event(b"[DONE]", more=False)
-
-    async def fail(self, message: str) -> None:
-        """The end of a broken one: an error event, and no `[DONE]`."""
-        error = Refused(502, message, "upstream_error", "stream_broken")
-        await self._event(orjson.dumps(error.body()), more=False)
-
-    async def _event(self, data: bytes, *, more: bool = True) -> None:
-        if not self.begun:
-            self.begun = True
-            headers = [
-                (b"content-type", b"text/event-stream; charset=utf-8"),
-                (b"cache-control", b"no-cache"),
-                (b"x-pawl-arm", self._arm.name.encode("latin-1", "replace")),
-            ]
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": more})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -42,16 +42,16 @@ class Heard(msgspec.Struct, kw_only=True):
     def whole(self, body: dict[str, Any]) -> None:
         """Take a whole answer in."""
         choice = body["choices"][0]
-        self.text = choice.get("message", {}).get("content") or ""
+        self.text = _text(choice["message"].get("content"))
         self.finish_reason = choice.get("finish_reason")
         self._usage(body.get("usage"))
 
     def chunk(self, chunk: dict[str, Any], since: float) -> None:
         """Take one chunk of a stream in."""
-        for choice in chunk.get("choices", ()):
+        for choice in chunk.get("choices") or ():
             if choice.get("index", 0) != 0:
                 continue
-            part = choice.get("delta", {}).get("content")
+            part = _text((choice.get("delta") or {}).get("content"))
             if part:
                 self.text += part
                 if self.first_token_s is None:
@@ -59,10 +59,19 @@ class Heard(msgspec.Struct, kw_only=True):
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
         self._usage(chunk.get("usage"))
 
-    def _usage(self, usage: dict[str, Any] | None) -> None:
-        if usage:
-            self.prompt_tokens = int(usage.get("prompt_tokens") or 0)
-            self.completion_tokens = int(usage.get("completion_tokens") or 0)
+    def _usage(self, usage: Any) -> None:
+        if isinstance(usage, dict):
+            self.prompt_tokens = _tokens(usage.get("prompt_tokens"))
+            self.completion_tokens = _tokens(usage.get("completion_tokens"))
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else ""
+
+
+def _tokens(said: Any) -> int:
+    """A count as an upstream states it; what is no count is none."""
+    return said if isinstance(said, int) and said >= 0 else 0
 
 
 def body_for(arm: Arm, asked: Asked, *, stream: bool) -> dict[str, Any]:

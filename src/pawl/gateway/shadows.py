@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from pawl.errors import LakeError, PawlError
+from pawl.errors import LakeError
 from pawl.fleet.spec import UpstreamSpec
 from pawl.gateway.exchange import Asked, Heard, body_for, interaction
 from pawl.gateway.metrics import Metrics
@@ -77,8 +77,8 @@ class Shadows:
             if heard.error is None and asked.agent in self._graders:
                 try:
                     score = self._graders[asked.agent](asked.body["messages"], heard.text)
-                except PawlError as e:  # not gradable is not zero
-                    log.info("a shadow answer could not be graded: %s", e)
+                except Exception as e:  # not gradable is not zero, and the answer is recorded all the same
+                    log.info("a shadow answer could not be graded: %r", e)
                 else:
                     records.append(
                         Feedback(

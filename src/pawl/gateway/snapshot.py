@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from pawl.fleet.spec import AgentSpec
@@ -10,6 +11,7 @@ from pawl.rollout.control import ControlStore
 from pawl.rollout.route import Route
 from pawl.rollout.state import Rollout
 
+log = logging.getLogger("pawl.snapshot")
 EVERY_S = 0.2
 
 
@@ -37,5 +39,8 @@ class Snapshot:
         """For ever: look whether anything changed."""
         while True:
             await asyncio.sleep(EVERY_S)
-            if self._control.changes() != self._seen:
-                self.refresh()
+            try:
+                if self._control.changes() != self._seen:
+                    self.refresh()
+            except Exception:  # the routes in memory go on; a loop that ends would keep them for ever
+                log.exception("the control database could not be read; trying again")

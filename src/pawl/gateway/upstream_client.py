@@ -83,12 +83,14 @@ class UpstreamClient:
                         finished = True
                         break
                     chunk = orjson.loads(data)
-                    if "error" in chunk:
+                    if not _is_chunk(chunk):
+                        raise UpstreamFailed(502, f"upstream {upstream} sent something that is no chunk of an answer")
+                    if chunk.get("error"):
                         raise UpstreamFailed(500, str(chunk["error"]), chunk)
                     yield chunk
                 if not finished:
                     raise UpstreamFailed(0, f"upstream {upstream} broke off in the middle of its answer")
-        except (TimeoutError, aiohttp.ClientError, OSError, orjson.JSONDecodeError) as e:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as e:  # ValueError: no JSON, or an endless line
             raise self._unreachable(upstream, e) from e
 
     def _post(self, upstream: str, body: dict[str, Any]) -> Any:
@@ -109,7 +111,9 @@ class UpstreamClient:
             body = orjson.loads(data)
         except orjson.JSONDecodeError:
             body = {}
-        if answer.status == 200 and isinstance(body, dict) and body.get("choices"):
+        if not isinstance(body, dict):
+            body = {}
+        if answer.status == 200 and _is_answer(body):
             return body
         said = str(body.get("error") or body)[:300] if body else data[:300].decode(errors="replace")
         status = answer.status if answer.status != 200 else 502
@@ -118,3 +122,19 @@ class UpstreamClient:
     def _unreachable(self, upstream: str, e: BaseException) -> UpstreamFailed:
         what = "took too long" if isinstance(e, asyncio.TimeoutError) else f"cannot be reached ({type(e).__name__})"
         return UpstreamFailed(0, f"upstream {upstream} at {self._urls[upstream]} {what}: is it up? see `pawl status`")
+
+
+def _is_answer(body: dict[str, Any]) -> bool:
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return False
+    return isinstance(choices[0].get("message"), dict)
+
+
+def _is_chunk(chunk: Any) -> bool:
+    if not isinstance(chunk, dict):
+        return False
+    choices = chunk.get("choices") or []
+    return isinstance(choices, list) and all(
+        isinstance(c, dict) and isinstance(c.get("delta") or {}, dict) for c in choices
+    )

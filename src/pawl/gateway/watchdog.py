@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from pawl.errors import PawlError, StaleWrite
+from pawl.errors import StaleWrite
 from pawl.gateway.snapshot import Snapshot
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Feedback, Interaction, Record
@@ -23,6 +23,7 @@ from pawl.rollout.state import Decision, Rollout, move
 
 log = logging.getLogger("pawl.watchdog")
 _SETTLE_S = 0.1  # at most ten looks a second
+_IDLE_SHARE = 9  # and at most a tenth of the event loop's time
 _TICK_S = 1.0  # a look without news: time alone can make a stage ready
 _REREAD_S = 5.0  # other gateways' records come through the lake
 
@@ -58,11 +59,12 @@ class Watchdog:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _TICK_S)
             self._news.clear()
+            began = time.thread_time()
             try:
                 await self.look()
-            except PawlError:
+            except Exception:  # whatever it is: a watchdog that ended would let a bad challenger go on
                 log.exception("the watchdog could not look; it tries again")
-            await asyncio.sleep(_SETTLE_S)
+            await asyncio.sleep(max(_SETTLE_S, _IDLE_SHARE * (time.thread_time() - began)))
 
     async def look(self) -> None:
         """One look at every open rollout."""

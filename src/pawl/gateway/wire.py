@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -13,6 +13,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 MAX_BODY = 4 << 20
+MAX_DEPTH = 100  # JSON libraries give up near 1,000; a record must be readable from any stack
 
 
 class Refused(Exception):
@@ -45,11 +46,29 @@ async def read_body(receive: Receive) -> bytes:
 
 
 async def read_json(receive: Receive) -> Any:
-    """The body as JSON. Refused(400) where it is not."""
+    """The body as JSON. Refused(400) where it is not, or is nested deeper than any record may be."""
+    data = await read_body(receive)
     try:
-        return orjson.loads(await read_body(receive))
+        body = orjson.loads(data)
     except orjson.JSONDecodeError as e:
         raise Refused(400, f"the body is not JSON: {e}") from e
+    # Counting brackets is quick and bounds the depth; only a body with many is walked.
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _deeper_than(MAX_DEPTH, body):
+        raise Refused(400, f"the body is nested deeper than {MAX_DEPTH} levels")
+    return body
+
+
+def _deeper_than(limit: int, value: Any) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [child for node in level for child in _children(node)]
+    return any(isinstance(node, dict | list) for node in level)
+
+
+def _children(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
 
 
 async def send_json(send: Send, status: int, body: Any, headers: Headers = ()) -> None:

@@ -14,7 +14,7 @@ from pawl.improvement.steps import Lineage, training_of
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.lake.records import Feedback, Interaction
 from pawl.monitoring import timeline
-from pawl.monitoring.economics import summarise
+from pawl.monitoring.economics import Economics, summarise
 from pawl.monitoring.loop_data import (
     DatasetFacts,
     Distance,
@@ -98,12 +98,17 @@ def _data(place: Workplace, candidate: Candidate, version: Version | None, rollo
         approval=approvals[-1] if approvals else None,
         rollout=rollout,
         online=_online(rollout, seen, scores) if rollout else (),
-        economics=summarise(seen, name=cloud, upstream=place.fleet.upstreams[cloud]) if cloud else None,
+        economics=_economics(place, cloud, seen) if cloud else None,
         distance=_distance(place, cloud, seen, scores) if cloud else None,
         weeks=_weeks(place),
         setbacks=_setbacks(place, seen),
         time_split=_time_split(place),
     )
+
+
+def _economics(place: Workplace, cloud: str, seen: list[Interaction]) -> Economics:
+    """Priced at the cloud upstream, whose arm bears its model's name."""
+    return summarise(seen, name=upstream_arm(place.fleet, cloud).name, upstream=place.fleet.upstreams[cloud])
 
 
 def _scores(said: list[Feedback]) -> dict[str, float]:

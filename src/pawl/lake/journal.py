@@ -55,7 +55,7 @@ def parse(data: bytes) -> Segment:
             if int(line[: HEAD - 1], 16) != zlib.crc32(line[HEAD:]) or line[HEAD - 1 : HEAD] != b" ":
                 raise ValueError("checksum")
             records.append(_decoder.decode(line[HEAD:]))
-        except (ValueError, msgspec.MsgspecError):
+        except (ValueError, msgspec.MsgspecError, RecursionError):
             corrupt += 1
     return Segment(records, corrupt, bool(rest))
 
@@ -145,9 +145,12 @@ class Journal:
 
         LakeError where it cannot be written: then none of the group is in the journal.
         """
-        if not records:
+        self.append_lines(b"".join(map(encode_line, records)))
+
+    def append_lines(self, data: bytes) -> None:
+        """As `append`, of lines that `encode_line` made."""
+        if not data:
             return
-        data = b"".join(map(encode_line, records))
         with self._lock:
             try:
                 if self._fd < 0:

@@ -20,11 +20,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from pawl.errors import LakeError
-from pawl.lake.journal import OPEN, SEALED, read_segment, seal_dead
+from pawl.lake.journal import OPEN, SEALED, read_parsed, read_segment, seal_dead, sync_folder
 from pawl.lake.records import Feedback, Interaction, Record
 
 Kind = TypeVar("Kind", Interaction, Feedback)
 _TABLES: dict[type, str] = {Interaction: "interactions", Feedback: "feedback"}
+DAMAGED = ".damaged"  # an ingested segment with lines that cannot be read
 _NESTED = {"messages", "task", "detail"}  # JSON text in Parquet: their shape is the client's
 
 
@@ -61,7 +62,7 @@ class ParquetLake:
             seal_dead(self._journal)
             manifest = self._manifest()
             for name in manifest.segments:
-                (self._journal / name).unlink(missing_ok=True)
+                self._retire(self._journal / name)
             sealed = sorted(self._journal.glob(f"*{SEALED}"))
             records = [r for path in sealed for r in read_segment(path)[0]]
             self._checkpoint("read")
@@ -72,9 +73,20 @@ class ParquetLake:
             self._commit(Manifest((*manifest.objects, *fresh), tuple(p.name for p in sealed)))
             self._checkpoint("committed")
             for path in sealed:
-                path.unlink(missing_ok=True)
+                self._retire(path)
             self._checkpoint("deleted")
         return len(records)
+
+    @staticmethod
+    def _retire(segment: Path) -> None:
+        """An ingested segment goes; one with unreadable lines stays under another name, for nobody to lose them."""
+        try:
+            if read_parsed(segment).corrupt:
+                segment.rename(segment.with_suffix(DAMAGED))
+            else:
+                segment.unlink()  # a torn last line was never acknowledged
+        except FileNotFoundError:
+            pass
 
     def interactions(self, agent: str, since: float | None = None, until: float | None = None) -> list[Interaction]:
         """Interactions of an agent with since <= at < until, each once, in order of time."""
@@ -125,8 +137,12 @@ class ParquetLake:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(f".{os.getpid()}.part")
-            pq.write_table(pa.Table.from_pylist(plain), part, compression="zstd")
+            with part.open("wb") as out:
+                pq.write_table(pa.Table.from_pylist(plain), out, compression="zstd")
+                out.flush()
+                os.fsync(out.fileno())  # the segment goes away once the manifest names this object
             part.replace(path)
+            sync_folder(path.parent)
         except OSError as e:
             raise LakeError(f"the lake cannot write {path}: {e.strerror or e}; the journal keeps the records") from e
         return Object(name, table, agent, len(rows), rows[0].at, rows[-1].at)
@@ -171,6 +187,7 @@ class ParquetLake:
             out.flush()
             os.fsync(out.fileno())
         part.replace(self._root / "manifest.json")
+        sync_folder(self._root)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
