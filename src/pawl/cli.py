@@ -148,7 +148,7 @@ def approve(
         raise ApprovalInvalid(f"{agent} version {number} asks for no approval; see `pawl status`")
     expires = time.time() + hours * 3600
     if code:
-        typer.echo(approvals.code_for(control, request, key, expires))
+        typer.echo(approvals.code_for(control, request, key, expires=expires, now=time.time()))
         return
     approvals.approve_by_key(control, request, key, expires=expires, now=time.time())
     typer.echo(f"{key.name} approved {agent} version {number} on evidence {request.evidence[:12]}")

@@ -238,7 +238,7 @@ def test_a_tag_opens_only_with_a_valid_code(place: Place) -> None:
     place.registry.tag(AGENT, made.version, "approval_code", "approved")
     assert promotion.ready(place, time.time()) is None
     assert place.registry.version(AGENT, made.version).tags["approval_answer"].startswith("refused")
-    code = approvals.code_for(place.control, request, key(place, "approver"), time.time() + 60)
+    code = approvals.code_for(place.control, request, key(place, "approver"), expires=time.time() + 60, now=time.time())
     place.registry.tag(AGENT, made.version, "approval_code", code)
     found = promotion.ready(place, time.time())
     assert found is not None and found.version == made.version

@@ -99,7 +99,7 @@ def test_other_roles_decide_nothing(control: SqliteControl, role: str) -> None:
     with pytest.raises(NotAllowed):
         reject_by_key(control, REQUEST, key, reason="no", now=NOW)
     with pytest.raises(NotAllowed):
-        code_for(control, REQUEST, key, NOW + 100)
+        code_for(control, REQUEST, key, expires=NOW + 100, now=NOW)
     assert control.approvals("agent", "3") == []
 
 
@@ -126,7 +126,7 @@ def test_a_no_is_remembered_with_the_adapter(control: SqliteControl) -> None:
 
 def test_a_code_approves_once(control: SqliteControl) -> None:
     key, _ = control.create_key("approver", "ann")
-    code = code_for(control, REQUEST, key, NOW + 100)
+    code = code_for(control, REQUEST, key, expires=NOW + 100, now=NOW)
     made = approve_by_code(control, REQUEST, f" {code}\n", NOW + 1)
     assert (made.by, made.via, made.evidence, made.expires) == ("ann", "code", REQUEST.evidence, NOW + 100)
     assert standing(REQUEST, control.approvals("agent", "3"), NOW + 1) == "approved"
@@ -151,7 +151,7 @@ def test_a_code_for_something_else_is_refused_and_not_spent(
     control: SqliteControl, change: dict[str, object], at: float, why: str
 ) -> None:
     key, _ = control.create_key("approver", "ann")
-    code = code_for(control, REQUEST, key, NOW + 100)
+    code = code_for(control, REQUEST, key, expires=NOW + 100, now=NOW)
     with pytest.raises(ApprovalInvalid, match=why):
         approve_by_code(control, msgspec.structs.replace(REQUEST, **change), code, at)
     assert control.approvals("agent", "3") == []
@@ -160,7 +160,7 @@ def test_a_code_for_something_else_is_refused_and_not_spent(
 
 def test_revoking_the_key_voids_its_codes(control: SqliteControl) -> None:
     key, _ = control.create_key("approver", "ann")
-    code = code_for(control, REQUEST, key, NOW + 100)
+    code = code_for(control, REQUEST, key, expires=NOW + 100, now=NOW)
     control.revoke_key(key.id)
     with pytest.raises(ApprovalInvalid, match="revoked"):
         approve_by_code(control, REQUEST, code, NOW)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable
 from typing import Literal
@@ -71,9 +70,8 @@ def reject_by_key(control: ControlStore, request: Request, key: Key, *, reason: 
     return approval
 
 
-def code_for(control: ControlStore, request: Request, key: Key, expires: float) -> str:
+def code_for(control: ControlStore, request: Request, key: Key, *, expires: float, now: float) -> str:
     """A single-use code that says yes to this request on this evidence. Making one is audited; the code is not."""
-    now = time.time()
     _demand(request, key, expires, now)
     made = make_code(
         control.secret("approval"),
