@@ -68,7 +68,7 @@ def main() -> int:
     except KeyboardInterrupt:
         again = "" if story.finished else "; `make demo` continues where it was"
         console.print(f"\nstopping the servers{again}")
-    except PawlError as e:
+    except (PawlError, OSError) as e:
         console.print(f"\n[red]{e}[/]", soft_wrap=True)
         console.print("stopping the servers; `make demo` continues where it was once that is mended")
         return 1

@@ -121,9 +121,17 @@ def wait_run(settings: Settings, run: str, timeout_s: float = 1800) -> None:
     raise ServerNotUp(f"the flow run did not end within {timeout_s:.0f} s; see {settings.home}/logs/worker.log")
 
 
-def _get(settings: Settings, path: str) -> Any:
-    with urllib.request.urlopen(settings.prefect_api_url + path, timeout=20) as answer:  # noqa: S310 - loopback
-        return json.load(answer)
+def _get(settings: Settings, path: str, patience_s: float = 60) -> Any:
+    """Read from the API. A busy server that stumbles over one question is asked again for a while."""
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            with urllib.request.urlopen(settings.prefect_api_url + path, timeout=20) as answer:  # noqa: S310 - loopback
+                return json.load(answer)
+        except OSError as e:
+            if (isinstance(e, urllib.error.HTTPError) and e.code < 500) or time.monotonic() > end:
+                raise
+            time.sleep(1)
 
 
 def _post(settings: Settings, path: str, body: dict[str, Any]) -> Any:

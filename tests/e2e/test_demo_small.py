@@ -7,6 +7,8 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -28,10 +30,17 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A folder that is not pytest's: another session of pytest would close pytest's to the database's own user."""
+    with tempfile.TemporaryDirectory(prefix="pawl-demo-") as made:
+        yield Path(made)
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(1500)
-def test_the_loop_closes_and_the_way_back_works(root: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_the_loop_closes_and_the_way_back_works(root: Path, outside: Path) -> None:
+    home = outside / "home"
     ports = {f"PAWL_{n}_PORT": str(p) for n, p in zip(NAMES, free_ports(len(NAMES)), strict=True)}
     env = os.environ | ports | {"PAWL_HOME": str(home), "COLUMNS": "160"}
     command = [sys.executable, "-m", "infra.demo", "--small", "--yes", "--no-wait"]
