@@ -62,7 +62,7 @@ def test_the_loop_closes_and_the_way_back_works(root: Path, outside: Path) -> No
     assert route is not None and route.champion == good.challenger and route.challenger is None
     assert control.verify_audit() is None
     events = [e["event"] for e in control.audit_log()]
-    assert {"approval asked", "approved", "gate rejected", "override", "champion moved"} <= set(events)
+    assert {"approval asked", "version approved", "gate rejected", "override", "champion moved"} <= set(events)
 
     page = (home / "reports" / f"{AGENT}.html").read_text()
     assert "Content-Security-Policy" in page and "http-equiv" in page
