@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from pawl.errors import LakeError
 from pawl.fleet.spec import AgentSpec, UpstreamSpec
-from pawl.gateway.exchange import Asked, Heard, body_for, cost_usd, plan
+from pawl.gateway.exchange import Asked, Heard, body_for, plan
 from pawl.gateway.recorder import Recorder
 from pawl.gateway.snapshot import EVERY_S, Snapshot
 from pawl.gateway.wire import MAX_BODY, MAX_DEPTH, Refused, read_json
 from pawl.lake.journal import Journal
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Feedback
+from pawl.monitoring.economics import price
 from pawl.rollout.control_sqlite import SqliteControl
 from pawl.rollout.route import Arm, Route
 
@@ -65,8 +66,8 @@ def test_who_stands_behind_whom(
 
 
 def test_cost_is_by_the_million() -> None:
-    assert cost_usd(UPSTREAMS["cloud"], 1_000_000, 100_000) == pytest.approx(3.5)
-    assert cost_usd(UPSTREAMS["local"], 1_000_000, 100_000) == 0
+    assert price(UPSTREAMS["cloud"], 1_000_000, 100_000) == pytest.approx(3.5)
+    assert price(UPSTREAMS["local"], 1_000_000, 100_000) == 0
 
 
 def test_a_request_goes_on_unchanged_but_for_what_is_the_gateways() -> None:

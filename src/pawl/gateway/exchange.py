@@ -9,6 +9,7 @@ import msgspec
 
 from pawl.fleet.spec import UpstreamSpec
 from pawl.lake.records import Interaction
+from pawl.monitoring.economics import price
 from pawl.rollout.route import Arm, Route
 
 _OURS = ("metadata",)  # told to the gateway, not to an upstream
@@ -86,12 +87,6 @@ def body_for(arm: Arm, asked: Asked, *, stream: bool) -> dict[str, Any]:
     return body
 
 
-def cost_usd(upstream: UpstreamSpec, prompt_tokens: int, completion_tokens: int) -> float:
-    """US dollars by the upstream's prices."""
-    prompt = prompt_tokens * upstream.usd_per_million_prompt
-    return (prompt + completion_tokens * upstream.usd_per_million_completion) / 1e6
-
-
 def interaction(
     asked: Asked,
     heard: Heard,
@@ -128,7 +123,7 @@ def interaction(
         broken=heard.broken,
         prompt_tokens=heard.prompt_tokens,
         completion_tokens=heard.completion_tokens,
-        cost_usd=cost_usd(upstream, heard.prompt_tokens, heard.completion_tokens),
+        cost_usd=price(upstream, heard.prompt_tokens, heard.completion_tokens),
         latency_s=time.time() - started,
         first_token_s=heard.first_token_s,
         task=asked.task,
