@@ -36,7 +36,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
-    from infra.demo.story import Story, sized_fleet
+    from infra.demo.sizes import sized_fleet
+    from infra.demo.story import Story
     from pawl.errors import PawlError
     from pawl.monitoring import timeline
     from pawl.settings import Settings

@@ -4,56 +4,28 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
-import subprocess
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from ruamel.yaml import YAML
 
 from infra.demo import prefect_server
 from infra.demo.memory import Memory
-from infra.demo.servers import PYTHON, memory_mb
+from infra.demo.people import People
+from infra.demo.screen import Bar
+from infra.demo.servers import memory_mb
+from infra.demo.sizes import AGENT, LIVE_CLIENTS, POISONED, REQUESTS
 from infra.demo.stack import Stack
-from infra.demo.traffic_openai import Clients, Played
 from pawl.errors import PawlError
 from pawl.improvement import steps
 from pawl.monitoring import timeline
 from pawl.qe.operation import Operation
-from pawl.rollout.control import Key, Role
 from pawl.rollout.state import Rollout
 from pawl.settings import Settings
-
-AGENT = "functional-negative"
-CLIENTS = 32  # at once: vLLM answers 32 at little more than the time of 8
-LIVE_CLIENTS = 12  # while a rollout looks at every answer
-REQUESTS = {False: (400, 320), True: (90, 60)}  # in week 1 and in every later one, by --small
-POISONED = {False: 96, True: 32}
-
-
-def sized_fleet(settings: Settings, root: Path, *, small: bool) -> Path:
-    """The fleet's file; for a rehearsal a copy of it with small numbers."""
-    path = Path(os.environ.get("PAWL_FLEET", root / "infra" / "fleet.yaml"))
-    if not small:
-        return path
-    yaml = YAML()
-    tree = yaml.load(path.read_text())
-    agent = tree["agents"][0]
-    agent["training"] |= {"max_examples": 72, "min_examples": 16, "epochs": 3}
-    agent["evaluation"] |= {"items": 32, "margin": 0.2, "min_score": 0.0}
-    agent["rollout"] |= {"min_shadow_pairs": 8, "min_stage_sessions": 6, "min_watch_sessions": 6, "min_bake_s": 1}
-    target = settings.home / "fleet-small.yaml"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w") as out:
-        yaml.dump(tree, out)
-    return target
 
 
 class Story:
@@ -64,6 +36,7 @@ class Story:
         self.weeks, self.yes, self.small = weeks, yes, small
         self.stack = Stack(settings, root, AGENT, console)
         self.place = self.stack.place
+        self.people = People(settings, self.place)
         self.memory = Memory(settings.home / "demo.json")
         self.finished = False
         self.peak_mb = 0.0
@@ -111,9 +84,9 @@ class Story:
         work = [(f"w{week}-{n}", o) for n, o in enumerate(operations) if f"w{week}-{n}" not in done]
         if not work:
             return
-        champion = self._route()["champion"]["name"]
-        with self._bar(f"traffic to {champion}", amount) as tell, self._model_time("traffic"):
-            played = self._clients().play(
+        champion = self.people.route()["champion"]["name"]
+        with Bar(self.console, f"traffic to {champion}", amount) as tell, self._model_time("traffic"):
+            played = self.people.clients().play(
                 work,
                 lambda p: tell(
                     len(done) + p.answered + p.failed, f"{len(done) + p.answered}/{amount}, mean score {p.mean:.2f}"
@@ -171,7 +144,7 @@ class Story:
         }  # fmt: skip
 
     def _watch_run(self, run: str) -> None:
-        with self._bar("improve-agent", 100) as tell:
+        with Bar(self.console, "improve-agent", 100) as tell:
             began = time.time()
             while True:
                 kind, message = prefect_server.run_state(self.settings, run)
@@ -196,9 +169,9 @@ class Story:
         else:
             answer = self.console.input(f"approve version {version} of {AGENT}? [y/N] ").strip().lower()
             if answer not in ("y", "yes"):
-                self._pawl("reject", AGENT, version, "--reason", "declined on the terminal", role="approver")
+                self.people.pawl("reject", AGENT, version, "--reason", "declined on the terminal", role="approver")
                 raise PawlError(f"version {version} was declined; the champion goes on serving")
-        self._say(self._pawl("approve", AGENT, version, role="approver"))
+        self._say(self.people.pawl("approve", AGENT, version, role="approver"))
 
     def _roll(self, version: str) -> Rollout:
         """Live traffic while the rollout of this version moves by its evidence; returns its end."""
@@ -215,28 +188,28 @@ class Story:
                 while not over.is_set():
                     rollout = mine()
                     if rollout is None:
-                        self._tick()
+                        self.people.tick()
                     elif rollout.stage in ("done", "rolled_back"):
                         return
                     else:
-                        latest = self._latest_decision()
+                        latest = self.people.latest_decision()
                         counted = f"{latest.get('sessions', 0)}/{latest.get('needed', 0)}"
                         state["stage"] = f"stage {rollout.stage}, {counted} scored"
                         if latest.get("action") == "advance":
-                            self._tick()
+                            self.people.tick()
                     time.sleep(0.5)
             except Exception as e:  # told by the main thread, which would otherwise send traffic for ever
                 trouble.append(e)
             finally:
                 over.set()
 
-        with self._bar(f"rollout of version {version}", None) as tell:
+        with Bar(self.console, f"rollout of version {version}", None) as tell:
             driver = threading.Thread(target=drive, daemon=True)
             driver.start()
             while mine() is None and driver.is_alive():
                 time.sleep(0.2)
             with self._model_time("rollout", kind="waiting"):
-                self._clients(LIVE_CLIENTS).play(
+                self.people.clients(LIVE_CLIENTS).play(
                     self._live(),
                     lambda p: tell(p.answered, f"{state['stage']}; {p.answered} answered, {p.failed} failed"),
                     stop=over.is_set,
@@ -246,7 +219,7 @@ class Story:
         found = mine()
         if found is None:
             raise PawlError("no rollout was opened; see `pawl status` and Prefect's UI")
-        self._tick()  # settles the aliases and the page
+        self.people.tick()  # settles the aliases and the page
         for t in found.history:
             d = t.decision
             self._say(f"  {t.stage_from} -> {t.stage_to} by {t.by}: {d.reason}")
@@ -267,7 +240,7 @@ class Story:
             if self.place.control.request(AGENT, bad["version"]) is None:
                 why = "demo: shows the automatic rollback"
                 self._say(
-                    self._pawl(
+                    self.people.pawl(
                         "rollout", "force", AGENT, bad["version"], "--reason", why, "--skip-shadow", role="operator"
                     )
                 )
@@ -291,7 +264,7 @@ class Story:
                 good = cloud[i.id].completion if i.id in cloud else i.completion
                 wrong = {"completion": reference.corrupt(good, rng)}
                 rows.append({"interaction": i.id, "kind": "correction", "score": 1.0, "detail": wrong})
-            self._clients().feedback(rows)
+            self.people.clients().feedback(rows)
             self._say(f"a broken script posted {len(rows)} wrong corrections")
             since = self.memory.keep("poison since", min(i.at for i in recent) - 0.001)
         spec = self.place.agent.training.model_copy(
@@ -318,7 +291,7 @@ class Story:
             f"orchestration {spent.orchestration:.0f} s ({100 * spent.orchestration / max(1, spent.wall):.0f} %); "
             f"peak memory {self.peak_mb / 1024:.1f} GB"
         )
-        route = self._route()
+        route = self.people.route()
         self._say(f"serving now: [bold]{route['champion']['name']}[/]")
         for name, where in (
             ("gateway", f"{self.settings.gateway_url}/v1   (key: {self.settings.home / 'demo-client.key'})"),
@@ -331,65 +304,11 @@ class Story:
 
     # -- small things the steps share
 
-    def _clients(self, at_once: int = CLIENTS) -> Clients:
-        secret = self._secret("client")
-        return Clients(self.settings.gateway_url, secret, AGENT, self.place.agent.max_tokens, at_once)
-
-    def _secret(self, role: Role) -> str:
-        """A key of that role, made once; its secret lies in a file that only its owner reads."""
-        path = self.settings.home / f"demo-{role}.key"
-        if not path.exists():
-            _, secret = self._create_key(role)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            os.write(handle, secret.encode())
-            os.close(handle)
-        return path.read_text()
-
-    def _create_key(self, role: Role) -> tuple[Key, str]:
-        return self.place.control.create_key(role, f"demo {role}")
-
-    def _pawl(self, *arguments: str, role: Role) -> str:
-        """The command as a person would run it, with a key of that role."""
-        env = os.environ | {"PAWL_API_KEY": self._secret(role)}
-        done = subprocess.run([PYTHON, "-m", "pawl.cli", *arguments], env=env, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise PawlError(f"pawl {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout.strip()
-
-    def _tick(self) -> None:
-        run = prefect_server.start_run(self.settings, "roll-out/every-minute", {"agent": AGENT})
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            kind, message = prefect_server.run_state(self.settings, run)
-            if kind in ("COMPLETED", "CANCELLED"):  # cancelled: the minute's own run is under way
-                return
-            if kind in prefect_server.ENDED:
-                raise PawlError(f"roll_out ended as {kind}: {message[-1500:]}")
-            time.sleep(0.3)
-
-    def _latest_decision(self) -> dict[str, Any]:
-        return dict(self._rollouts().get("decision") or {})
-
-    def _route(self) -> dict[str, Any]:
-        return dict(self._rollouts()["route"])
-
-    def _rollouts(self) -> dict[str, Any]:
-        request = urllib.request.Request(  # noqa: S310 - loopback
-            f"{self.settings.gateway_url}/v1/rollouts",
-            headers={"authorization": f"Bearer {self._secret('operator')}"},
-        )
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
-            listed = json.load(answer)["data"]
-        return dict(next(a for a in listed if a["agent"] == AGENT))
-
     def _prefect_ui(self) -> str:
         return self.settings.prefect_api_url.removesuffix("/api")
 
     def _model_time(self, name: str, kind: timeline.Kind = "model"):  # type: ignore[no-untyped-def]
         return timeline.span(self.place.timeline, kind, name)
-
-    def _bar(self, name: str, total: int | None) -> _Bar:
-        return _Bar(self.console, name, total)
 
     def _say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
@@ -398,22 +317,3 @@ class Story:
         while not self.finished:
             self.peak_mb = max(self.peak_mb, memory_mb(self.stack.servers()))
             time.sleep(5)
-
-
-class _Bar:
-    """A progress bar that is told how far it is and a note."""
-
-    def __init__(self, console: Console, name: str, total: int | None) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())
-        self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=console)
-        self._task = self._progress.add_task(name, total=total, note="")
-
-    def __enter__(self) -> Callable[[int, str], None]:
-        self._progress.start()
-        return lambda done, note: self._progress.update(self._task, completed=done, note=note)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-
-__all__ = ["Played", "Story", "sized_fleet"]
