@@ -6,7 +6,8 @@ import json
 import random
 
 from pawl.evaluation.report import Comparison, GateDecision, Interval, ItemResult, ModelResult
-from pawl.fleet.spec import RolloutSpec, UpstreamSpec
+from pawl.fleet.spec import RolloutSpec
+from pawl.fleet.upstream import UpstreamSpec
 from pawl.lake.records import Interaction
 from pawl.monitoring.economics import summarise
 from pawl.monitoring.loop_data import (

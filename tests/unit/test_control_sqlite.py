@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from pawl.errors import PawlError, StaleWrite
+from pawl.fleet.limits import KeyTerms, LimitsSpec
 from pawl.fleet.spec import RolloutSpec
-from pawl.rollout.control import Approval, Request
+from pawl.rollout.control import Approval, AuditEntry, Key, Request, Spent
+from pawl.rollout.control_schema import MIGRATIONS
 from pawl.rollout.control_sqlite import SqliteControl
 from pawl.rollout.route import Arm, Route
 from pawl.rollout.state import Decision, Override, Rollout, move, route_of
@@ -116,14 +120,20 @@ def test_one_open_rollout_an_agent(control: SqliteControl) -> None:
     assert control.route("agent") == msgspec.structs.replace(route_of(third), revision=3)
 
 
-def test_changes_tell_of_own_and_foreign_commits(control: SqliteControl, path: Path) -> None:
+def test_changes_tell_of_routes_and_rollouts_whoever_wrote_them_and_of_nothing_else(
+    control: SqliteControl, path: Path
+) -> None:
     other = SqliteControl(path)
     seen = {control.changes()}
-    assert control.changes() in seen
     control.audit("mine", "me", {}, 1.0)
+    other.spend([Spent("key:k", "2026-11", 1.0, 2, 3)])
+    assert control.changes() in seen, "what every request may write must not make gateways read all routes"
+    control.save_rollout(rollout())
     assert control.changes() not in seen
     seen.add(control.changes())
-    other.audit("theirs", "you", {}, 2.0)
+    route = other.route("agent")
+    assert route is not None
+    other.put_route(route)
     assert control.changes() not in seen
     seen.add(control.changes())
     control.routes()
@@ -188,6 +198,58 @@ def test_a_revoked_key_opens_nothing(control: SqliteControl) -> None:
     assert control.keys() == [msgspec.structs.replace(key, revoked=True)]
     with pytest.raises(PawlError, match="roles are"):
         control.create_key("boss", "me")  # type: ignore[arg-type]
+
+
+def test_a_key_keeps_its_terms(control: SqliteControl) -> None:
+    terms = KeyTerms(agents=("a",), privacy="local_only", limits=LimitsSpec(requests_per_minute=5, usd_per_day=1.5))
+    key, secret = control.create_key("client", "ci", terms)
+    assert control.find_key(secret) == key and key.terms == terms and control.keys() == [key]
+
+
+def test_a_rotated_key_works_with_both_secrets_for_a_while(control: SqliteControl) -> None:
+    key, old = control.create_key("client", "ci")
+    new = control.rotate_key(key.id, time.time() + 60)
+    assert new and new != old and control.find_key(new) == control.find_key(old) == key
+    newest = control.rotate_key(key.id, time.time() - 1)
+    assert newest and control.find_key(newest) == key, "the key, its terms and its limits stay the same"
+    assert control.find_key(old) is None and control.find_key(new) is None
+    control.revoke_key(key.id)
+    assert control.find_key(newest) is None and control.rotate_key(key.id, 0) is None
+
+
+def test_spending_adds_up_over_connections(control: SqliteControl, path: Path) -> None:
+    other = SqliteControl(path)
+    control.spend([Spent("key:k", "2026-11-21", 0.25, 10, 1), Spent("agent:a", "2026-11", 0.5, 20, 2)])
+    other.spend([Spent("key:k", "2026-11-21", 0.5, 5, 1)])
+    assert control.spending(["2026-11-21"]) == [Spent("key:k", "2026-11-21", 0.75, 15, 2)]
+    assert len(control.spending(["2026-11-21", "2026-11"])) == 2 and control.spending(["2025-01"]) == []
+
+
+def test_a_database_of_the_first_schema_is_brought_up_with_its_keys_and_routes(path: Path) -> None:
+    path.parent.mkdir()
+    old = sqlite3.connect(path)
+    for statement in MIGRATIONS[0]:
+        old.execute(statement)
+    digest = hashlib.sha256(b"pawl_old").hexdigest()
+    old.execute("INSERT INTO keys (id, role, name, sha256, revoked) VALUES ('key-1', 'client', 'ci', ?, 0)", (digest,))
+    old.execute("INSERT INTO keys (id, role, name, sha256, revoked) VALUES ('key-2', 'admin', 'ann', 'x', 1)")
+    body = msgspec.json.encode(Route(agent="a", revision=3, champion=Arm("base", "local", "base", "local")))
+    old.execute("INSERT INTO routes VALUES ('a', 3, ?)", (body,))
+    old.execute("PRAGMA user_version = 1")
+    old.commit()
+    old.close()
+    control = SqliteControl(path)
+    assert control.find_key("pawl_old") == Key(id="key-1", role="client", name="ci")
+    assert [(k.id, k.revoked) for k in control.keys()] == [("key-1", False), ("key-2", True)]  # noqa: SIM118
+    route = control.route("a")
+    assert route is not None and route.revision == 3 and control.put_route(route).revision == 4
+
+
+def test_many_audit_entries_are_one_chain(control: SqliteControl) -> None:
+    control.audit("first", "ann", {}, 1.0)
+    control.audit_many([AuditEntry("cloud call", "key-1", {"n": n}, 2.0 + n) for n in range(5)])
+    control.audit_many([])
+    assert control.verify_audit() is None and [e["seq"] for e in control.audit_log()] == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_audit_log_is_whole_and_ordered(control: SqliteControl, path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pawl.fleet.spec import UpstreamSpec
+from pawl.fleet.upstream import UpstreamSpec
 from pawl.lake.records import Interaction
 from pawl.monitoring.economics import MAX_POINTS, price, summarise
 

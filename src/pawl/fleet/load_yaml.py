@@ -10,11 +10,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from pawl.errors import ConfigError
+from pawl.fleet.prices_genai import with_prices
 from pawl.fleet.spec import FleetSpec
 
 
 def load(path: Path) -> FleetSpec:
-    """The fleet declared in `path`. ConfigError lists every problem with its line."""
+    """The fleet declared in `path`, every upstream priced. ConfigError lists every problem with its line."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as e:
@@ -27,7 +28,7 @@ def load(path: Path) -> FleetSpec:
     if not isinstance(tree, dict):
         raise ConfigError(str(path), ["line 1: must be a mapping with base_model, upstreams and agents"])
     try:
-        return FleetSpec.model_validate(_plain(tree))
+        return with_prices(FleetSpec.model_validate(_plain(tree)), str(path))
     except ValidationError as e:
         problems = []
         for error in e.errors():

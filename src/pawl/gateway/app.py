@@ -1,72 +1,45 @@
-"""The gateway as a bare ASGI application: paths, the request's way through, and its record."""
+"""The gateway as a bare ASGI application: who may come in, which path it is, and what lasts while it runs."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-import uuid
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from pawl.errors import LakeError
-from pawl.fleet.spec import AgentSpec, FleetSpec
-from pawl.gateway import auth
-from pawl.gateway.auth import Doorkeeper
-from pawl.gateway.exchange import Asked, Heard, body_for, interaction, plan
-from pawl.gateway.feedback import read_feedback
-from pawl.gateway.metrics import Metrics
-from pawl.gateway.recorder import Recorder
-from pawl.gateway.shadows import Grader, Shadows
-from pawl.gateway.snapshot import Snapshot
-from pawl.gateway.streaming import Stream
-from pawl.gateway.upstream_client import UpstreamClient, UpstreamFailed
-from pawl.gateway.watchdog import Watchdog
-from pawl.gateway.wire import Receive, Refused, Scope, Send, header, read_json, send_bytes, send_json
-from pawl.lake.journal import Journal
-from pawl.lake.parquet_lake import ParquetLake
-from pawl.lake.records import Interaction, Record
-from pawl.rollout.control import ControlStore, Key
-from pawl.rollout.route import Arm, Route, choose
+from pawl.gateway.access import auth
+from pawl.gateway.access.limits import retry_after
+from pawl.gateway.api.forms import ChatForm, EmbeddingsForm, Form, ResponsesForm
+from pawl.gateway.api.responses_request import NotTranslatable, to_chat
+from pawl.gateway.assembly import Parts
+from pawl.gateway.exchange import Asked
+from pawl.gateway.wire import Receive, Refused, Scope, Send, read_json, send_bytes, send_json
+from pawl.rollout.control import Key
 
-_REMEMBER = 200_000  # ids of interactions that feedback may be about without a look into the lake
-
-_TIDY_S = 5.0
+_LISTEN_AFTER_S = 0.02  # most answers are there by then: only longer ones need to know that the client left
 log = logging.getLogger("pawl.gateway")
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Gateway:
     """One process in front of all agents."""
 
-    def __init__(
-        self,
-        fleet: FleetSpec,
-        control: ControlStore,
-        lake: ParquetLake,
-        journal: Journal,
-        graders: Mapping[str, Grader],
-        places: dict[str, str],
-        first_route: Callable[[AgentSpec], Route],
-        *,
-        wait_for_disk: bool = False,
-    ) -> None:
-        self._fleet, self._lake, self._journal = fleet, lake, journal
-        self._door = Doorkeeper(control)
-        self._recorder = Recorder(journal, wait_for_disk=wait_for_disk)
-        self._metrics = Metrics()
-        self._client = UpstreamClient(fleet.upstreams, places)
-        self._snapshot = Snapshot(control, fleet.agents, first_route)
-        self._shadows = Shadows(self._client, fleet.upstreams, graders, self._record, self._metrics)
-        self._watchdog = Watchdog(control, self._snapshot, lake)
-        self._agent_of: OrderedDict[str, str] = OrderedDict()
-        self._looking = asyncio.Lock()
-        self._started = time.time()
+    def __init__(self, parts: Parts) -> None:
+        self._p = parts
+        self._limits = {a.name: a.limits for a in parts.fleet.agents if a.limits.any}
+        self._most = parts.fleet.gateway.max_body_bytes
+        self._open = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._handlers: dict[tuple[str, str], Callable[[Scope, Receive, Send], Any]] = {
+        self._started = int(time.time())
+        self._handlers: dict[tuple[str, str], Handler] = {
             ("POST", "/v1/chat/completions"): self._chat,
+            ("POST", "/v1/completions"): self._completions,
+            ("POST", "/v1/responses"): self._responses,
+            ("POST", "/v1/embeddings"): self._embeddings,
             ("GET", "/v1/models"): self._models,
             ("POST", "/v1/feedback"): self._feedback,
             ("GET", "/v1/rollouts"): self._rollouts,
@@ -88,14 +61,17 @@ class Gateway:
             begun = True
             await send(message)
 
+        self._open += 1
         try:
             handler = self._handlers.get((scope["method"], scope["path"]))
             if handler is None:
-                known = ", ".join(f"{m} {p}" for m, p in self._handlers)
-                raise Refused(404, f"there is no {scope['method']} {scope['path']}; there are: {known}")
+                raise self._no_such_path(scope)
+            if self._open > self._p.fleet.gateway.max_open_requests:
+                raise Refused(503, f"{self._open - 1} requests are open already: try again in a moment",
+                              "server_error", "overloaded", [(b"retry-after", b"1")])  # fmt: skip
             await handler(scope, receive, watched)
         except Refused as e:
-            await send_json(send, e.status, e.body())
+            await send_json(send, e.status, e.body(), e.headers)
         except Exception as e:
             if begun:
                 raise  # the server cuts the connection: a client must not take half an answer for a whole one
@@ -105,55 +81,125 @@ class Gateway:
                 log.exception("%s %s failed", scope["method"], scope["path"])
                 refused = Refused(500, "the gateway failed; its log says why", "server_error", "internal_error")
             await send_json(send, refused.status, refused.body())
+        finally:
+            self._open -= 1
 
-    # -- paths
+    def _no_such_path(self, scope: Scope) -> Refused:
+        methods = [m for m, path in self._handlers if path == scope["path"]]
+        if methods:
+            allow = ", ".join(methods)
+            return Refused(405, f"{scope['path']} takes {allow}", headers=[(b"allow", allow.encode())])
+        known = ", ".join(f"{m} {p}" for m, p in self._handlers)
+        return Refused(404, f"there is no {scope['method']} {scope['path']}; there are: {known}")
+
+    # -- answers of models
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = self._door.admit(scope, auth.CLIENTS)
-        asked = self._understand(await read_json(receive), scope, key)
-        route = self._snapshot.routes[asked.agent]
-        order = plan(route, choose(route, asked.session), self._fleet.upstreams)
-        answering = asyncio.ensure_future(self._answer(asked, route, order, send))
-        leaving = asyncio.ensure_future(_disconnected(receive))
+        key = await self._p.door.admit(scope, auth.CLIENTS)
+        asked = self._p.reader.chat(await read_json(receive, self._most), scope, key, time.time())
+        await self._answer(asked, key, ChatForm(asked), receive, send)
+
+    async def _completions(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = await self._p.door.admit(scope, auth.CLIENTS)
+        asked = self._p.reader.completion(await read_json(receive, self._most), scope, key, time.time())
+        await self._answer(asked, key, ChatForm(asked), receive, send)
+
+    async def _responses(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = await self._p.door.admit(scope, auth.CLIENTS)
+        request = await read_json(receive, self._most)
+        if not isinstance(request, dict):
+            raise Refused(400, "the body must be a JSON object")
         try:
-            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
-                answering.cancel()  # nobody is there to read it: the upstream's work ends too
-            await asyncio.gather(answering, return_exceptions=False)
+            body = to_chat(request)
+        except NotTranslatable as e:
+            raise Refused(400, str(e), code="unsupported_request") from e
+        asked = self._p.reader.response(body, scope, key, time.time())
+        await self._answer(asked, key, ResponsesForm(asked, request), receive, send)
+
+    async def _embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = await self._p.door.admit(scope, auth.CLIENTS)
+        asked = self._p.reader.embedding(await read_json(receive, self._most), scope, key, time.time())
+        await self._answer(asked, key, EmbeddingsForm(asked), receive, send)
+
+    async def _answer(self, asked: Asked, key: Key, form: Form, receive: Receive, send: Send) -> None:
+        """Answer, within the limits; where the client leaves, the upstream's work ends too."""
+        self._let_in(asked, key)
+        route = self._p.routes.get(asked.agent) or self._p.snapshot.routes[asked.agent]
+        mine = asyncio.current_task()
+        assert mine is not None
+        listener: asyncio.Task[None] | None = None
+        gone = False
+
+        def listen() -> None:
+            nonlocal listener
+            listener = asyncio.ensure_future(_disconnected(receive))
+            listener.add_done_callback(left)
+
+        def left(task: asyncio.Task[None]) -> None:
+            nonlocal gone
+            if not task.cancelled():
+                gone = True
+                mine.cancel()
+
+        timer = asyncio.get_running_loop().call_later(_LISTEN_AFTER_S, listen)
+        try:
+            await self._p.answering.answer(asked, route, form, send)
         except asyncio.CancelledError:
-            if not leaving.done():
+            if not gone or mine.uncancel() > 0:
                 raise
         finally:
-            leaving.cancel()
+            timer.cancel()
+            if listener is not None:
+                listener.cancel()
+
+    def _let_in(self, asked: Asked, key: Key) -> None:
+        """Refused(429) where the key or the agent has used up what it may."""
+        meter = self._p.meter
+        scopes = [(f"key:{key.id}", key.terms.limits)] if key.terms.limits.any else []
+        agents = self._limits.get(asked.agent)
+        if agents is not None:
+            scopes.append((f"agent:{asked.agent}", agents))
+        for scope, limits in scopes:
+            spent = meter.exceeded(scope, limits)
+            if spent is not None:
+                self._p.metrics.refused(spent.what.split(" ", 1)[1])
+                raise Refused(
+                    429,
+                    f"{scope.replace(':', ' ')} has used up its {spent.what}",
+                    "rate_limit_error",
+                    "insufficient_quota" if "USD" in spent.what else "rate_limit_exceeded",
+                    [(b"retry-after", retry_after(spent.retry_after_s))],
+                )
+        for scope, limits in scopes:
+            meter.begin(scope, limits)
+
+    # -- everything else
 
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._door.admit(scope, auth.CLIENTS)
-        rows = [
-            {"id": a.name, "object": "model", "created": int(self._started), "owned_by": "pawl"}
-            for a in self._fleet.agents
-        ]
+        key = await self._p.door.admit(scope, auth.CLIENTS)
+        embeddings = self._p.fleet.gateway.embeddings
+        names = [*self._p.reader.may_use(key), *([embeddings.model] if embeddings else [])]
+        rows = [{"id": n, "object": "model", "created": self._started, "owned_by": "pawl"} for n in names]
         await send_json(send, 200, {"object": "list", "data": rows})
 
     async def _feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = self._door.admit(scope, auth.FEEDBACK)
-        body = await read_json(receive)
-        await self._look_up(body)
-        made = read_feedback(body, key.id, self._agent_of.get)
-        await self._record(*made)
-        await send_json(
-            send, 200, {"object": "list", "data": [{"id": f.id, "interaction": f.interaction} for f in made]}
-        )
+        key = await self._p.door.admit(scope, auth.FEEDBACK)
+        made = await self._p.desk.read(await read_json(receive, self._most), key)
+        await self._p.record(*made)
+        rows = [{"id": f.id, "interaction": f.interaction} for f in made]
+        await send_json(send, 200, {"object": "list", "data": rows})
 
     async def _rollouts(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._door.admit(scope, auth.OPERATORS)
+        await self._p.door.admit(scope, auth.OPERATORS)
+        snapshot = self._p.snapshot
         rows = [
             {
                 "agent": name,
                 "route": route,
-                "rollout": self._snapshot.rollouts.get(name),
-                "decision": self._watchdog.latest.get(name),
+                "rollout": snapshot.rollouts.get(name),
+                "decision": self._p.watchdog.latest.get(name),
             }
-            for name, route in self._snapshot.routes.items()
+            for name, route in snapshot.routes.items()
         ]
         # Specs are pydantic models, everything else is msgspec's.
         body = msgspec.json.encode({"object": "list", "data": rows}, enc_hook=lambda spec: spec.model_dump(mode="json"))
@@ -169,145 +215,23 @@ class Gateway:
         await send_json(send, 200, {"status": "ready"})
 
     async def _serve_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
-        text = self._metrics.text(self._snapshot.routes)
+        text = self._p.metrics.text(self._p.snapshot.routes, self._p.book, time.monotonic())
         await send_bytes(send, 200, text, b"text/plain; version=0.0.4; charset=utf-8")
 
-    # -- a request's way
-
-    def _understand(self, body: Any, scope: Scope, key: Key) -> Asked:
-        if not isinstance(body, dict):
-            raise Refused(400, "the body must be a JSON object")
-        agent, messages = body.get("model"), body.get("messages")
-        if not isinstance(agent, str) or agent not in self._snapshot.routes:
-            known = ", ".join(self._snapshot.routes)
-            raise Refused(404, f"no agent is called {agent!r}; `model` must be one of: {known}", code="model_not_found")
-        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-            raise Refused(400, "`messages` must be a list of at least one message")
-        if not isinstance(body.get("stream_options") or {}, dict):
-            raise Refused(400, "`stream_options` must be an object")
-        task = body.get("metadata") if isinstance(body.get("metadata"), dict) else {}
-        identity = f"chatcmpl-{uuid.uuid4().hex}"
-        user = body.get("user")
-        session = header(scope, b"x-pawl-session") or (user if isinstance(user, str) and user else identity)
-        return Asked(
-            id=identity,
-            agent=agent,
-            session=session,
-            key_id=key.id,
-            at=time.time(),
-            body=body,
-            task=task or {},
-            streamed=bool(body.get("stream")),
-        )
-
-    async def _answer(self, asked: Asked, route: Route, order: list[tuple[Arm, str]], send: Send) -> None:
-        """Try the arms in order; the one that answers carries the response's id, the others get ids of their own."""
-        failed: UpstreamFailed | None = None
-        for n, (arm, reason) in enumerate(order):
-            started, heard = time.time(), Heard()
-            stream = Stream(asked, arm, send) if asked.streamed else None
-            try:
-                if stream:
-                    async for chunk in self._client.stream(arm.upstream, body_for(arm, asked, stream=True)):
-                        heard.chunk(chunk, started)
-                        await stream.forward(chunk)
-                    body = None
-                else:
-                    body = await self._client.call(arm.upstream, body_for(arm, asked, stream=False))
-                    heard.whole(body)
-            except UpstreamFailed as e:
-                begun = stream is not None and stream.begun
-                failed, heard.status, heard.error, heard.broken = e, e.status, e.message, begun
-                last = begun or not e.retryable or n == len(order) - 1
-                identity = asked.id if last else f"chatcmpl-{uuid.uuid4().hex}"
-                await self._record(self._interaction(asked, heard, arm, route, identity, started, reason))
-                if begun:
-                    assert stream is not None
-                    await stream.fail(e.message)
-                    return
-                if last:
-                    break
-                continue
-            except asyncio.CancelledError:
-                # 499, as nginx logs it: broken, but by nobody's fault, so it counts for no arm and against none.
-                heard.broken, heard.status, heard.finish_reason = True, 499, "client_gone"
-                await asyncio.shield(
-                    self._record(self._interaction(asked, heard, arm, route, asked.id, started, reason))
-                )
-                raise
-            try:
-                await self._record(self._interaction(asked, heard, arm, route, asked.id, started, reason))
-            except LakeError as e:
-                if stream is None or not stream.begun:
-                    raise
-                await stream.fail(str(e))  # the client has the text, and is told that it does not count
-                return
-            if stream:
-                await stream.finish()
-            else:
-                assert body is not None
-                body["id"], body["model"] = asked.id, asked.agent
-                await send_json(send, 200, body, [(b"x-pawl-arm", arm.name.encode("latin-1", "replace"))])
-            self._shadows.send(asked, route, arm)
-            return
-        assert failed is not None
-        status = failed.status if 400 <= failed.status < 500 else 502
-        raise Refused(status, failed.message, "upstream_error", "upstream_failed")
-
-    def _interaction(
-        self, asked: Asked, heard: Heard, arm: Arm, route: Route, identity: str, started: float, reason: str
-    ) -> Interaction:
-        upstream = self._fleet.upstreams[arm.upstream]
-        return interaction(asked, heard, arm, route, upstream, identity=identity, started=started, reason=reason)
-
-    async def _record(self, *records: Record) -> None:
-        await self._recorder.record(*records)
-        for record in records:
-            self._metrics.count(record)
-            self._watchdog.notice(record)
-            if isinstance(record, Interaction):
-                self._agent_of[record.id] = record.agent
-                if len(self._agent_of) > _REMEMBER:
-                    self._agent_of.popitem(last=False)
-
-    async def _look_up(self, body: Any) -> None:
-        """Learn from the lake whose the interactions are that this process does not remember."""
-        rows = [r for r in (body if isinstance(body, list) else [body]) if isinstance(r, dict)]
-        ids = {r["interaction"] for r in rows if isinstance(r.get("interaction"), str)}
-        if ids <= self._agent_of.keys():
-            return
-        # In a thread, and one at a time: the lake is large, and ids from nowhere must not stop the traffic.
-        async with self._looking:
-            self._agent_of.update(await asyncio.to_thread(self._search, ids - self._agent_of.keys()))
-
-    def _search(self, ids: set[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for agent in self._fleet.agents:
-            found.update((i.id, agent.name) for i in self._lake.interactions(agent.name) if i.id in ids)
-        return found
-
-    async def _tidy(self) -> None:
-        """Seal the journal's segment though traffic pauses, so that it can be ingested."""
-        while True:
-            await asyncio.sleep(_TIDY_S)
-            self._journal.rotate_when_due()
+    # -- while it runs
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self._client.start()
-                lasting = {
-                    "routes": self._snapshot.follow(), "watchdog": self._watchdog.watch(), "journal": self._tidy()
-                }  # fmt: skip
-                self._tasks = [asyncio.create_task(run, name=name) for name, run in lasting.items()]
+                await self._p.start()
+                self._tasks = [asyncio.create_task(run, name=name) for name, run in self._p.lasting().items()]
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
-                await self._shadows.drain(10)
+                await self._p.drain(10)
                 for task in self._tasks:
                     task.cancel()
-                await self._client.close()
-                self._journal.close()
+                await self._p.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import Any
 
 import msgspec
 
-from pawl.fleet.spec import UpstreamSpec
+from pawl.fleet.limits import Privacy
+from pawl.fleet.routing import Complexity, Strategy
+from pawl.fleet.upstream import UpstreamSpec
+from pawl.gateway.routing.complexity import Features
+from pawl.gateway.routing.policy import Choice
 from pawl.lake.records import Interaction
 from pawl.monitoring.economics import price
 from pawl.rollout.route import Arm, Route
 
-_OURS = ("metadata",)  # told to the gateway, not to an upstream
+# endpoint -> path at an upstream; a Responses request is asked as a chat completion
+PATHS = {
+    "chat": "/chat/completions",
+    "completions": "/completions",
+    "responses": "/chat/completions",
+    "embeddings": "/embeddings",
+}
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,27 +35,44 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     at: float
     body: dict[str, Any]
-    task: dict[str, Any]
-    streamed: bool
+    task: dict[str, Any] = {}
+    streamed: bool = False
+    endpoint: str = "chat"
+    features: Features = Features()
+    complexity: Complexity = "simple"
+    strategy: Strategy = "privacy_first"
+    privacy: Privacy = "open"
 
 
 class Heard(msgspec.Struct, kw_only=True):
     """What came back from an arm, filled in as it comes."""
 
     text: str = ""
+    tool_calls: list[dict[str, Any]] = []
     finish_reason: str | None = None
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
     status: int = 200
     error: str | None = None
     broken: bool = False
     first_token_s: float | None = None
+    attempts: int = 1
 
     def whole(self, body: dict[str, Any]) -> None:
         """Take a whole answer in."""
-        choice = body["choices"][0]
-        self.text = _text(choice["message"].get("content"))
-        self.finish_reason = choice.get("finish_reason")
+        choices = body.get("choices")
+        if choices:
+            choice = choices[0]
+            message = choice.get("message")
+            if isinstance(message, dict):
+                self.text = _text(message.get("content"))
+                calls = message.get("tool_calls")
+                if isinstance(calls, list):
+                    self.tool_calls = [c for c in calls if isinstance(c, dict)]
+            else:
+                self.text = _text(choice.get("text"))
+            self.finish_reason = choice.get("finish_reason")
         self._usage(body.get("usage"))
 
     def chunk(self, chunk: dict[str, Any], since: float) -> None:
@@ -52,18 +80,47 @@ class Heard(msgspec.Struct, kw_only=True):
         for choice in chunk.get("choices") or ():
             if choice.get("index", 0) != 0:
                 continue
-            part = _text((choice.get("delta") or {}).get("content"))
+            delta = choice.get("delta") or {}
+            part = _text(delta.get("content")) or _text(choice.get("text"))
+            calls = delta.get("tool_calls")
+            if calls:
+                self._grow_calls(calls)
             if part:
                 self.text += part
-                if self.first_token_s is None:
-                    self.first_token_s = time.time() - since
+            if (part or calls) and self.first_token_s is None:
+                self.first_token_s = time.time() - since
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
         self._usage(chunk.get("usage"))
+
+    def _grow_calls(self, deltas: Any) -> None:
+        """Tool calls come in pieces: the name first, then the arguments bit by bit, by index."""
+        for delta in deltas if isinstance(deltas, list) else ():
+            if not isinstance(delta, dict):
+                continue
+            index = delta.get("index", 0)
+            if not isinstance(index, int) or not 0 <= index < 128:
+                continue
+            while len(self.tool_calls) <= index:
+                self.tool_calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+            call = self.tool_calls[index]
+            call["id"] = delta.get("id") or call["id"]
+            function = delta.get("function")
+            if isinstance(function, dict):
+                call["function"]["name"] += _text(function.get("name"))
+                call["function"]["arguments"] += _text(function.get("arguments"))
 
     def _usage(self, usage: Any) -> None:
         if isinstance(usage, dict):
             self.prompt_tokens = _tokens(usage.get("prompt_tokens"))
             self.completion_tokens = _tokens(usage.get("completion_tokens"))
+            details = usage.get("prompt_tokens_details")
+            if isinstance(details, dict):
+                self.cached_tokens = min(_tokens(details.get("cached_tokens")), self.prompt_tokens)
+
+
+def new_id(endpoint: str = "chat") -> str:
+    """An interaction's id, in the shape that the endpoint's clients know."""
+    return ("resp_" if endpoint == "responses" else "chatcmpl-") + uuid.uuid4().hex
 
 
 def _text(content: Any) -> str:
@@ -77,8 +134,11 @@ def _tokens(said: Any) -> int:
 
 def body_for(arm: Arm, asked: Asked, *, stream: bool) -> dict[str, Any]:
     """The request for an arm: the client's own, with the arm's model; fields we do not know pass through."""
-    body = {k: v for k, v in asked.body.items() if k not in _OURS}
+    body = dict(asked.body)
+    body.pop("metadata", None)  # told to the gateway, not to an upstream
     body["model"] = arm.model
+    if asked.endpoint == "embeddings":
+        return body
     body["stream"] = stream
     if stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
@@ -90,16 +150,17 @@ def body_for(arm: Arm, asked: Asked, *, stream: bool) -> dict[str, Any]:
 def interaction(
     asked: Asked,
     heard: Heard,
-    arm: Arm,
+    choice: Choice,
     route: Route,
     upstream: UpstreamSpec,
     *,
     identity: str,
     started: float,
-    reason: str,
-    shadow: bool = False,
+    role: str = "answer",
 ) -> Interaction:
     """The record of one call."""
+    arm = choice.arm
+    shadow = role == "shadow"
     return Interaction(
         id=identity,
         at=started,
@@ -108,40 +169,40 @@ def interaction(
         key_id=asked.key_id,
         arm=arm.name,
         arm_kind=arm.kind,
-        role="shadow" if shadow else "answer",
+        role=role,  # type: ignore[arg-type]
+        endpoint=asked.endpoint,
         shadow_of=asked.id if shadow else None,
         rollout=route.rollout,
         stage=route.stage,
         route_revision=route.revision,
-        reason=reason,
-        messages=asked.body["messages"],
+        reason=choice.reason,
+        fallback=choice.fallback,
+        attempts=heard.attempts,
+        strategy=asked.strategy,
+        complexity=asked.complexity,
+        privacy=asked.privacy,
+        messages=said(asked),
         completion=heard.text,
+        tool_calls=heard.tool_calls,
         finish_reason=heard.finish_reason,
         status=heard.status,
         error=heard.error,
         streamed=asked.streamed and not shadow,
         broken=heard.broken,
         prompt_tokens=heard.prompt_tokens,
+        cached_tokens=heard.cached_tokens,
         completion_tokens=heard.completion_tokens,
-        cost_usd=price(upstream, heard.prompt_tokens, heard.completion_tokens),
+        cost_usd=price(upstream, heard.prompt_tokens, heard.completion_tokens, heard.cached_tokens),
         latency_s=time.time() - started,
         first_token_s=heard.first_token_s,
         task=asked.task,
     )
 
 
-def plan(route: Route, chosen: Arm, fleet_upstreams: dict[str, UpstreamSpec]) -> list[tuple[Arm, str]]:
-    """The arms to try in order, with the reason for each (pure).
-
-    A challenger that fails costs no client an answer: the champion stands behind it. Behind a local champion stands
-    the agent's own cloud upstream, where it has one.
-    """
-    is_challenger = route.challenger is not None and chosen.name == route.challenger.name
-    order = [(chosen, f"challenger at {route.percent} %" if is_challenger else "champion")]
-    if is_challenger:
-        order.append((route.champion, "fallback: the challenger failed"))
-    if order[-1][0].kind == "local":
-        cloud = next((a for a in route.shadows if a.kind == "cloud" and a.upstream in fleet_upstreams), None)
-        if cloud is not None:
-            order.append((cloud, "fallback: the serving cluster failed"))
-    return order
+def said(asked: Asked) -> list[dict[str, Any]]:
+    """What was asked, as messages: a prompt or an input to embed becomes one message of the user."""
+    messages = asked.body.get("messages")
+    if isinstance(messages, list):
+        return messages
+    content = asked.body.get("prompt", asked.body.get("input", ""))
+    return [{"role": "user", "content": content}]

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 
 import uvicorn
 
-from pawl.bootstrap import first_route
+from pawl.bootstrap import first_route, upstream_arm
 from pawl.errors import ResourceError
 from pawl.fleet.spec import FleetSpec
+from pawl.gateway.access.audit_trail import AuditTrail
+from pawl.gateway.access.auth import Identities
 from pawl.gateway.app import Gateway
-from pawl.gateway.shadows import Grader
+from pawl.gateway.assembly import Parts
+from pawl.gateway.cascade import Grader
 from pawl.lake.journal import Journal
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.rollout.control import ControlStore
@@ -22,19 +25,34 @@ from pawl.settings import Settings
 def build(
     settings: Settings, fleet: FleetSpec, control: ControlStore, graders: Mapping[str, Grader], lake: ParquetLake
 ) -> Gateway:
-    """The application with its journal."""
-    places = {"PAWL_VLLM_URL": settings.vllm_url, "PAWL_STANDIN_URL": settings.standin_url}
-    journal = Journal(settings.journal_dir, "gateway", settings.journal_sync)
-    return Gateway(
+    """The application with its journal. ConfigError where the fleet's privacy could be left."""
+    places = {
+        "PAWL_VLLM_URL": settings.vllm_url, "PAWL_STANDIN_URL": settings.standin_url,
+        "PAWL_MLFLOW_URL": settings.mlflow_url,
+    }  # fmt: skip
+    oidc = fleet.gateway.oidc
+    services = {"gateway.oidc": oidc.jwks_url or oidc.issuer} if oidc else {}
+
+    def identities(audit: AuditTrail) -> Identities:
+        from pawl.gateway.access.oidc_jwt import OidcIdentities
+
+        assert oidc is not None
+        return OidcIdentities(oidc, lambda who, detail: audit.add("log-in", who, detail))
+
+    parts = Parts(
         fleet,
         control,
         lake,
-        journal,
+        Journal(settings.journal_dir, "gateway", settings.journal_sync),
         graders,
         places,
         lambda agent: first_route(fleet, agent),
+        lambda name: upstream_arm(fleet, name),
         wait_for_disk=settings.journal_sync == "fsync",
+        identities=identities if oidc else None,
+        services=services,
     )
+    return Gateway(parts)
 
 
 def serve(

@@ -6,19 +6,16 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
-from pawl.errors import LakeError
-from pawl.fleet.spec import UpstreamSpec
-from pawl.gateway.exchange import Asked, Heard, body_for, interaction
-from pawl.gateway.metrics import Metrics
-from pawl.gateway.upstream_client import UpstreamClient, UpstreamFailed
+from pawl.errors import PawlError
+from pawl.gateway.call import Means, cloud_call
+from pawl.gateway.exchange import PATHS, Asked, Heard, body_for, interaction, new_id, said
+from pawl.gateway.routing.policy import Choice
+from pawl.gateway.upstream_client import UpstreamFailed
 from pawl.lake.records import Feedback, Record
 from pawl.rollout.route import Arm, Route
 
 log = logging.getLogger("pawl.shadows")
-Grader = Callable[[list[dict[str, Any]], str], float]
 _AT_ONCE = 16  # calls to one arm
 _MOST = 512  # waiting and running, of one arm
 
@@ -28,14 +25,9 @@ class Shadows:
 
     def __init__(
         self,
-        client: UpstreamClient,
-        upstreams: dict[str, UpstreamSpec],
-        graders: Mapping[str, Grader],
-        record: Callable[..., Awaitable[None]],
-        metrics: Metrics,
+        means: Means,
     ) -> None:
-        self._client, self._upstreams, self._graders = client, upstreams, graders
-        self._record, self._metrics = record, metrics
+        self._m = means
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._count: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,8 +37,13 @@ class Shadows:
         for arm in route.shadows:
             if arm.name == answered_by.name:
                 continue
+            if arm.upstream not in self._m.router.reach(asked.privacy):
+                self._m.metrics.blocked(asked.agent, asked.privacy)
+                detail = {"id": asked.id, "agent": asked.agent, "upstream": arm.upstream, "mode": asked.privacy}
+                self._m.audit.note("shadow blocked by privacy", asked.key_id, detail)
+                continue
             if self._count.get(arm.name, 0) >= _MOST:
-                self._metrics.dropped.labels(asked.agent).inc()
+                self._m.metrics.dropped.labels(asked.agent).inc()
                 continue
             self._count[arm.name] = self._count.get(arm.name, 0) + 1
             task = asyncio.create_task(self._call(asked, route, arm))
@@ -63,20 +60,23 @@ class Shadows:
     async def _call(self, asked: Asked, route: Route, arm: Arm) -> None:
         try:
             async with self._turns.setdefault(arm.name, asyncio.Semaphore(_AT_ONCE)):
+                if arm.kind == "cloud":
+                    await self._m.audit.add("cloud shadow", asked.key_id, cloud_call(asked, arm, self._m))
                 started, heard = time.time(), Heard()
+                path, body = PATHS[asked.endpoint], body_for(arm, asked, stream=False)
                 try:
-                    heard.whole(await self._client.call(arm.upstream, body_for(arm, asked, stream=False)))
+                    heard.whole(
+                        await self._m.client.call(arm.upstream, path, body, self._m.router.reach(asked.privacy))
+                    )
                 except UpstreamFailed as e:
                     heard.status, heard.error = e.status, e.message
-            identity = f"chatcmpl-{uuid.uuid4().hex}"
-            upstream = self._upstreams[arm.upstream]
-            made = interaction(
-                asked, heard, arm, route, upstream, identity=identity, started=started, reason="shadow", shadow=True
-            )
+            identity = new_id()
+            choice, upstream = Choice(arm, "shadow", False), self._m.fleet.upstreams[arm.upstream]
+            made = interaction(asked, heard, choice, route, upstream, identity=identity, started=started, role="shadow")
             records: list[Record] = [made]
-            if heard.error is None and asked.agent in self._graders:
+            if heard.error is None and asked.agent in self._m.graders:
                 try:
-                    score = self._graders[asked.agent](asked.body["messages"], heard.text)
+                    score = self._m.graders[asked.agent](said(asked), heard.text)
                 except Exception as e:  # not gradable is not zero, and the answer is recorded all the same
                     log.info("a shadow answer could not be graded: %r", e)
                 else:
@@ -91,8 +91,8 @@ class Shadows:
                             source="grader",
                         )
                     )
-            await self._record(*records)
-        except LakeError:
-            log.exception("a shadow answer could not be recorded")
+            await self._m.record(*records)
+        except PawlError:
+            log.exception("a shadow call could not be recorded")
         finally:
             self._count[arm.name] -= 1

@@ -4,55 +4,74 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import msgspec
 import orjson
+from yarl import URL
 
-from pawl.fleet.spec import UpstreamSpec
+from pawl.fleet.upstream import UpstreamSpec
 
-
-class Reply(msgspec.Struct):
-    """A whole answer of an upstream. Status 0: it could not be reached."""
-
-    status: int
-    body: dict[str, Any]
-    error: str | None = None
+_LOOK_AT_KEY_S = 1.0  # a key file that changed is read again within this time
 
 
 class UpstreamFailed(Exception):
-    """The upstream gave no usable answer. Status 0: it could not be reached."""
+    """The upstream gave no usable answer. Status 0: it could not be reached; 504: it took too long."""
 
-    def __init__(self, status: int, message: str, body: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, body: dict[str, Any] | None = None, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
-        self.status, self.message, self.body = status, message, body
+        self.status, self.message, self.body, self.retry_after_s = status, message, body, retry_after_s
 
     @property
-    def retryable(self) -> bool:
-        """Whether another arm might do better: not where the request itself is wrong."""
-        return self.status == 0 or self.status >= 500 or self.status in (404, 408, 429)
+    def its_fault(self) -> bool:
+        """Whether another arm might do better, and this one's breaker counts it: the request itself is not wrong."""
+        return self.status == 0 or self.status >= 500 or self.status in (401, 403, 404, 408, 429)
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same arm may do better in a moment: it was not reached, or said that it is busy."""
+        return self.status in (0, 429, 503)
+
+
+class NotCleared(Exception):
+    """A request was about to go where its privacy mode forbids."""
+
+
+class Place(msgspec.Struct):
+    """Where an upstream is and how to talk to it; made once."""
+
+    spec: UpstreamSpec
+    base: str
+    urls: dict[str, URL]
+    whole: aiohttp.ClientTimeout
+    streamed: aiohttp.ClientTimeout
+    headers: dict[str, str]
+    key_read_at: float = -1e9
 
 
 class UpstreamClient:
-    """All upstreams of the fleet."""
+    """All upstreams of the fleet. `allowed` names those that this request's privacy mode may reach."""
 
-    def __init__(self, upstreams: dict[str, UpstreamSpec], places: dict[str, str]) -> None:
-        self._specs = upstreams
-        self._urls: dict[str, str] = {}
-        for name, spec in upstreams.items():
-            url = spec.base_url
-            for key, value in places.items():
-                url = url.replace("${" + key + "}", value)
-            self._urls[name] = url.rstrip("/")
+    def __init__(self, upstreams: Mapping[str, UpstreamSpec], places: Mapping[str, str]) -> None:
+        self._places = {name: _place(spec, places) for name, spec in upstreams.items()}
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Base URL of each upstream, expanded."""
+        return {name: place.base for name, place in self._places.items()}
 
     async def start(self) -> None:
         """Open the connection pool."""
+        # No proxies and no redirects: both would send a request to a host that nobody cleared.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-            json_serialize=lambda v: orjson.dumps(v).decode(),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30), trust_env=False, auto_decompress=True
         )
 
     async def close(self) -> None:
@@ -60,20 +79,24 @@ class UpstreamClient:
         if self._session:
             await self._session.close()
 
-    async def call(self, upstream: str, body: dict[str, Any]) -> dict[str, Any]:
-        """One whole chat completion. UpstreamFailed otherwise."""
+    async def call(self, upstream: str, path: str, body: dict[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
+        """One whole answer, a JSON object. `path`: e.g. "/chat/completions". UpstreamFailed otherwise."""
+        place = self._cleared(upstream, allowed)
         try:
-            async with self._post(upstream, body) as answer:
-                return await self._checked(upstream, answer)
+            async with self._post(place, path, body, place.whole) as answer:
+                return await _checked(upstream, answer, path)
         except (TimeoutError, aiohttp.ClientError, OSError) as e:
-            raise self._unreachable(upstream, e) from e
+            raise _unreachable(upstream, place, e) from e
 
-    async def stream(self, upstream: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """The chunks of a streamed chat completion. UpstreamFailed where it fails or ends without `[DONE]`."""
+    async def stream(
+        self, upstream: str, path: str, body: dict[str, Any], allowed: frozenset[str]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The chunks of a streamed answer. UpstreamFailed where it fails or ends without `[DONE]`."""
+        place = self._cleared(upstream, allowed)
         try:
-            async with self._post(upstream, body) as answer:
+            async with self._post(place, path, body, place.streamed) as answer:
                 if answer.status != 200:
-                    await self._checked(upstream, answer)
+                    await _checked(upstream, answer, path)
                 finished = False
                 async for line in answer.content:
                     if not line.startswith(b"data:"):
@@ -91,44 +114,88 @@ class UpstreamClient:
                 if not finished:
                     raise UpstreamFailed(0, f"upstream {upstream} broke off in the middle of its answer")
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as e:  # ValueError: no JSON, or an endless line
-            raise self._unreachable(upstream, e) from e
+            raise _unreachable(upstream, place, e) from e
 
-    def _post(self, upstream: str, body: dict[str, Any]) -> Any:
+    def _cleared(self, upstream: str, allowed: frozenset[str]) -> Place:
+        """The one door out: whatever planned the call, what is not allowed does not leave."""
+        if upstream not in allowed:
+            raise NotCleared(f"upstream {upstream} is outside this request's privacy mode")
+        return self._places[upstream]
+
+    def _post(self, place: Place, path: str, body: dict[str, Any], timeout: aiohttp.ClientTimeout) -> Any:
         if self._session is None:
             raise UpstreamFailed(0, "the gateway is starting")
-        spec = self._specs[upstream]
-        headers = {"content-type": "application/json"}
-        if spec.api_key_env:
-            headers["authorization"] = f"Bearer {os.environ.get(spec.api_key_env, '')}"
-        timeout = aiohttp.ClientTimeout(total=spec.timeout_s, connect=5)
+        url = place.urls.get(path)
+        if url is None:
+            url = place.urls[path] = URL(place.base + path)
+        if place.spec.api_key_env or place.spec.api_key_file:
+            _refresh_key(place)
         return self._session.post(
-            f"{self._urls[upstream]}/chat/completions", data=orjson.dumps(body), headers=headers, timeout=timeout
+            url, data=orjson.dumps(body), headers=place.headers, timeout=timeout, allow_redirects=False
         )
 
-    async def _checked(self, upstream: str, answer: aiohttp.ClientResponse) -> dict[str, Any]:
-        data = await answer.read()
-        try:
-            body = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            body = {}
-        if not isinstance(body, dict):
-            body = {}
-        if answer.status == 200 and _is_answer(body):
-            return body
-        said = str(body.get("error") or body)[:300] if body else data[:300].decode(errors="replace")
-        status = answer.status if answer.status != 200 else 502
-        raise UpstreamFailed(status, f"upstream {upstream} answered {answer.status}: {said}", body or None)
 
-    def _unreachable(self, upstream: str, e: BaseException) -> UpstreamFailed:
-        what = "took too long" if isinstance(e, asyncio.TimeoutError) else f"cannot be reached ({type(e).__name__})"
-        return UpstreamFailed(0, f"upstream {upstream} at {self._urls[upstream]} {what}: is it up? see `pawl status`")
+def _place(spec: UpstreamSpec, places: Mapping[str, str]) -> Place:
+    base = spec.base_url
+    for key, value in places.items():
+        base = base.replace("${" + key + "}", value)
+    whole = aiohttp.ClientTimeout(total=spec.timeout_s, sock_connect=spec.connect_s)
+    streamed = aiohttp.ClientTimeout(total=spec.timeout_s, sock_connect=spec.connect_s, sock_read=spec.first_token_s)
+    return Place(spec, base.rstrip("/"), {}, whole, streamed, {"content-type": "application/json"})
 
 
-def _is_answer(body: dict[str, Any]) -> bool:
+def _refresh_key(place: Place) -> None:
+    now = time.monotonic()
+    if now - place.key_read_at < _LOOK_AT_KEY_S:
+        return
+    spec = place.spec
+    try:
+        from_file = Path(spec.api_key_file).read_text().strip() if spec.api_key_file else None
+    except OSError as e:
+        raise UpstreamFailed(401, f"its key file cannot be read ({e.strerror}); see api_key_file in fleet.yaml") from e
+    key = from_file or os.environ.get(spec.api_key_env or "")
+    if not key:
+        raise UpstreamFailed(401, f"its key is not set: export {spec.api_key_env} where the gateway runs")
+    place.headers["authorization"] = f"Bearer {key}"
+    place.key_read_at = now
+
+
+async def _checked(upstream: str, answer: aiohttp.ClientResponse, path: str) -> dict[str, Any]:
+    data = await answer.read()
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        body = {}
+    if not isinstance(body, dict):
+        body = {}
+    if answer.status == 200 and _is_answer(body, path):
+        return body
+    said = str(body.get("error") or body)[:300] if body else data[:300].decode(errors="replace")
+    status = answer.status if answer.status >= 400 else 502
+    wait = answer.headers.get("retry-after", "")
+    raise UpstreamFailed(
+        status,
+        f"upstream {upstream} answered {answer.status}: {said}",
+        body or None,
+        float(wait) if wait.isdigit() else None,
+    )
+
+
+def _unreachable(upstream: str, place: Place, e: BaseException) -> UpstreamFailed:
+    late = isinstance(e, asyncio.TimeoutError)
+    what = "took too long" if late else f"cannot be reached ({type(e).__name__})"
+    return UpstreamFailed(
+        504 if late else 0, f"upstream {upstream} at {place.base} {what}: is it up? see `pawl status`"
+    )
+
+
+def _is_answer(body: dict[str, Any], path: str) -> bool:
+    if path == "/embeddings":
+        return isinstance(body.get("data"), list)
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return False
-    return isinstance(choices[0].get("message"), dict)
+    return isinstance(choices[0].get("message"), dict) or isinstance(choices[0].get("text"), str)
 
 
 def _is_chunk(chunk: Any) -> bool:

@@ -12,42 +12,53 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
-MAX_BODY = 4 << 20
 MAX_DEPTH = 100  # JSON libraries give up near 1,000; a record must be readable from any stack
 
 
 class Refused(Exception):
     """A request that ends here, with an error in OpenAI's shape."""
 
-    def __init__(self, status: int, message: str, kind: str = "invalid_request_error", code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        headers: Headers = (),
+    ) -> None:
         super().__init__(message)
-        self.status, self.message, self.kind, self.code = status, message, kind, code
+        self.status, self.message, self.kind, self.code, self.headers = status, message, kind, code, headers
 
     def body(self) -> dict[str, Any]:
         """The error as OpenAI's clients expect it."""
         return {"error": {"message": self.message, "type": self.kind, "param": None, "code": self.code}}
 
 
-async def read_body(receive: Receive) -> bytes:
-    """The whole body. Refused(413) over 4 MiB, so that no client can fill the memory."""
+async def read_body(receive: Receive, most: int) -> bytes:
+    """The whole body. Refused(413) over `most` bytes, so that no client can fill the memory."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        whole: bytes = message.get("body", b"")
+        if len(whole) <= most:
+            return whole
     parts: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
         if message["type"] == "http.disconnect":
             raise Refused(400, "the client went away")
         part = message.get("body", b"")
         size += len(part)
-        if size > MAX_BODY:
-            raise Refused(413, f"the body is larger than {MAX_BODY} bytes", code="request_too_large")
+        if size > most:
+            raise Refused(413, f"the body is larger than {most} bytes", code="request_too_large")
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts)
+        message = await receive()
 
 
-async def read_json(receive: Receive) -> Any:
+async def read_json(receive: Receive, most: int) -> Any:
     """The body as JSON. Refused(400) where it is not, or is nested deeper than any record may be."""
-    data = await read_body(receive)
+    data = await read_body(receive, most)
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as e:

@@ -26,7 +26,7 @@ from pawl.lake.records import Feedback, Interaction, Record
 Kind = TypeVar("Kind", Interaction, Feedback)
 _TABLES: dict[type, str] = {Interaction: "interactions", Feedback: "feedback"}
 DAMAGED = ".damaged"  # an ingested segment with lines that cannot be read
-_NESTED = {"messages", "task", "detail"}  # JSON text in Parquet: their shape is the client's
+_NESTED = {"messages", "tool_calls", "task", "detail"}  # JSON text in Parquet: their shape is the client's
 
 
 class Object(msgspec.Struct, frozen=True):

@@ -21,20 +21,29 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="record",
     key_id: str
     arm: str  # adapter version, the base model's served name, or an upstream's name
     arm_kind: ArmKind
-    role: Literal["answer", "shadow"] = "answer"
+    # draft: an answer that a cascade's check kept from the client; it was paid for all the same
+    role: Literal["answer", "shadow", "draft"] = "answer"
+    endpoint: str = "chat"  # chat, completions, responses, embeddings
     shadow_of: str | None = None  # the answered interaction this one shadows
     rollout: str | None = None
     stage: str | None = None
     route_revision: int = 0
     reason: str = ""  # why this arm answered
+    fallback: bool = False  # an arm before it was not used or failed
+    attempts: int = 1  # calls to this arm, until one gave an answer or none did
+    strategy: str = ""
+    complexity: str = ""
+    privacy: str = "open"
     messages: list[dict[str, Any]]
     completion: str = ""
+    tool_calls: list[dict[str, Any]] = []
     finish_reason: str | None = None
     status: int = 200  # HTTP status the upstream gave; 0 when it could not be reached
     error: str | None = None
     streamed: bool = False
     broken: bool = False  # a stream that ended before its last chunk
     prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt's
     completion_tokens: int = 0
     cost_usd: float = 0.0
     latency_s: float = 0.0

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from pawl.fleet.spec import UpstreamSpec
+from pawl.fleet.upstream import UpstreamSpec
 from pawl.lake.records import Interaction
 
 MAX_POINTS = 240  # more than a plot's width can show
@@ -60,10 +60,15 @@ class Economics(msgspec.Struct, frozen=True, kw_only=True):
         return self.saved_usd - self.shadow_usd
 
 
-def price(upstream: UpstreamSpec, prompt_tokens: int, completion_tokens: int) -> float:
-    """US dollars that so many tokens cost at an upstream."""
+def price(upstream: UpstreamSpec, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
+    """US dollars that so many tokens cost at an upstream; `cached_tokens` are those of the prompt read from a cache."""
+    prompt = upstream.usd_per_million_prompt or 0.0
+    cached = upstream.usd_per_million_cached_prompt
+    fresh = prompt_tokens - cached_tokens
     return (
-        prompt_tokens * upstream.usd_per_million_prompt + completion_tokens * upstream.usd_per_million_completion
+        fresh * prompt
+        + cached_tokens * (prompt if cached is None else cached)
+        + completion_tokens * (upstream.usd_per_million_completion or 0.0)
     ) / 1e6
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from pawl.fleet.limits import KeyTerms
 from pawl.rollout.route import Route
 from pawl.rollout.state import Rollout
 
@@ -19,6 +21,36 @@ class Key(msgspec.Struct, frozen=True):
     role: Role
     name: str
     revoked: bool = False
+    terms: KeyTerms = KeyTerms()
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What one scope used in one period."""
+
+    scope: str  # "key:<id>" or "agent:<name>"
+    period: str  # UTC day "2026-11-21" or month "2026-11"
+    usd: float = 0.0
+    tokens: int = 0
+    requests: int = 0
+
+    def plus(self, other: Spent) -> Spent:
+        """Both together, of the same scope and period."""
+        return Spent(
+            self.scope,
+            self.period,
+            self.usd + other.usd,
+            self.tokens + other.tokens,
+            self.requests + other.requests,
+        )
+
+
+class AuditEntry(NamedTuple):
+    """One entry of the audit log before it is chained."""
+
+    event: str
+    by: str
+    detail: dict[str, Any]
+    at: float  # epoch seconds
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +89,7 @@ class ControlStore(Protocol):
     def route(self, agent: str) -> Route | None: ...
     def routes(self) -> list[Route]: ...
     def changes(self) -> int:
-        """A number that differs after any other connection or this one committed; costs microseconds."""
+        """A number that rises with every write of a route or a rollout, whoever wrote it; costs microseconds."""
         ...
 
     def put_route(self, route: Route) -> Route:
@@ -95,15 +127,34 @@ class ControlStore(Protocol):
         """32 random bytes made at first use; the file is readable by its owner alone."""
         ...
 
-    def create_key(self, role: Role, name: str) -> tuple[Key, str]:
+    def create_key(self, role: Role, name: str, terms: KeyTerms = KeyTerms()) -> tuple[Key, str]:  # noqa: B008 - frozen
         """The stored key and, this once, its secret (`pawl_...`)."""
         ...
 
-    def find_key(self, secret: str) -> Key | None: ...
+    def rotate_key(self, key_id: str, old_until: float) -> str | None:
+        """A new secret of an active key; the old ones work until then (epoch seconds). None without such a key."""
+        ...
+
+    def find_key(self, secret: str) -> Key | None:
+        """The key of that secret; None where it is unknown, revoked, or rotated away."""
+        ...
+
     def keys(self) -> list[Key]: ...
     def revoke_key(self, key_id: str) -> bool: ...
+    def spend(self, rows: Sequence[Spent]) -> None:
+        """Add to what was spent."""
+        ...
+
+    def spending(self, periods: Sequence[str]) -> list[Spent]:
+        """Everything spent in those periods."""
+        ...
+
     def audit(self, event: str, by: str, detail: dict[str, Any], at: float) -> None:
         """Append to the hash-chained log."""
+        ...
+
+    def audit_many(self, entries: Sequence[AuditEntry]) -> None:
+        """As `audit`, all of them in one commit."""
         ...
 
     def audit_log(self) -> list[dict[str, Any]]: ...

@@ -27,4 +27,25 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TRIGGER audit_is_never_cut BEFORE DELETE ON audit "
         "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",
     ),
+    (
+        # A key may have several secrets for a while (rotation), and terms of its own.
+        "CREATE TABLE key_secrets (sha256 TEXT PRIMARY KEY, key_id TEXT NOT NULL, expires REAL) STRICT",
+        "INSERT INTO key_secrets SELECT sha256, id, NULL FROM keys",
+        "CREATE TABLE keys_with_terms (id TEXT PRIMARY KEY, role TEXT NOT NULL, name TEXT NOT NULL, "
+        "revoked INTEGER NOT NULL DEFAULT 0, terms TEXT NOT NULL DEFAULT '{}') STRICT",
+        "INSERT INTO keys_with_terms (id, role, name, revoked) SELECT id, role, name, revoked FROM keys ORDER BY rowid",
+        "DROP TABLE keys",
+        "ALTER TABLE keys_with_terms RENAME TO keys",
+        "CREATE TABLE spending (scope TEXT NOT NULL, period TEXT NOT NULL, usd REAL NOT NULL, "
+        "tokens INTEGER NOT NULL, requests INTEGER NOT NULL, PRIMARY KEY (scope, period)) STRICT",
+        # Gateways look at this number five times a second; spending and audit entries must not make them read routes.
+        "CREATE TABLE clock (ticks INTEGER NOT NULL) STRICT",
+        "INSERT INTO clock VALUES (1)",
+        *(
+            f"CREATE TRIGGER {table}_{change.lower()}_ticks AFTER {change} ON {table} "  # noqa: S608 - names from here
+            "BEGIN UPDATE clock SET ticks = ticks + 1; END"
+            for table in ("routes", "rollouts")
+            for change in ("INSERT", "UPDATE", "DELETE")
+        ),
+    ),
 )

@@ -1,0 +1,1 @@
+"""Who may call, how much, and where their requests may go."""

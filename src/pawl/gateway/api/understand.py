@@ -1,0 +1,135 @@
+"""What a client asks: the body and headers of one request, checked and named (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pawl.fleet.limits import Privacy
+from pawl.fleet.routing import Strategy
+from pawl.fleet.spec import AgentSpec, FleetSpec
+from pawl.gateway.access.privacy import MODES, narrowest
+from pawl.gateway.exchange import Asked, new_id
+from pawl.gateway.routing.complexity import complexity, features
+from pawl.gateway.wire import Refused, Scope, header
+from pawl.rollout.control import Key
+
+EMBEDDINGS = "embeddings"  # what interactions of /v1/embeddings are recorded under
+_STRATEGIES = get_args(Strategy)
+
+
+class Reader:
+    """Reads requests for one fleet."""
+
+    def __init__(self, fleet: FleetSpec) -> None:
+        self._fleet = fleet
+        self._agents: Mapping[str, AgentSpec] = {a.name: a for a in fleet.agents}
+
+    def chat(self, body: Any, scope: Scope, key: Key, at: float) -> Asked:
+        """A chat completion."""
+        body = _object(body)
+        agent = self._agent(body, key)
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+            raise Refused(400, "`messages` must be a list of at least one message")
+        return self._asked("chat", body, agent, scope, key, at)
+
+    def completion(self, body: Any, scope: Scope, key: Key, at: float) -> Asked:
+        """A text completion."""
+        body = _object(body)
+        agent = self._agent(body, key)
+        prompt = body.get("prompt")
+        if not isinstance(prompt, str | list) or not prompt:
+            raise Refused(400, "`prompt` must be a text or a list of them")
+        return self._asked("completions", body, agent, scope, key, at)
+
+    def response(self, body: dict[str, Any], scope: Scope, key: Key, at: float) -> Asked:
+        """A request of the Responses API, translated to a chat completion already."""
+        return self._asked("responses", body, self._agent(body, key), scope, key, at)
+
+    def embedding(self, body: Any, scope: Scope, key: Key, at: float) -> Asked:
+        """Texts to embed."""
+        body = _object(body)
+        spec = self._fleet.gateway.embeddings
+        if spec is None:
+            raise Refused(404, "this gateway serves no embeddings: set gateway.embeddings in fleet.yaml")
+        if body.get("model") != spec.model:
+            raise Refused(404, f"`model` must be {spec.model!r} here", code="model_not_found")
+        if not isinstance(body.get("input"), str | list) or not body["input"]:
+            raise Refused(400, "`input` must be a text or a list of them")
+        if key.terms.agents and EMBEDDINGS not in key.terms.agents:
+            raise _not_this_agent(EMBEDDINGS)
+        return Asked(
+            id=new_id(),
+            agent=EMBEDDINGS,
+            session="",
+            key_id=key.id,
+            at=at,
+            body=body,
+            endpoint="embeddings",
+            privacy=narrowest((self._fleet.gateway.privacy, key.terms.privacy, _privacy(scope))),
+        )
+
+    def may_use(self, key: Key) -> list[str]:
+        """The agents that a key may call."""
+        return [name for name in self._agents if not key.terms.agents or name in key.terms.agents]
+
+    def _agent(self, body: dict[str, Any], key: Key) -> AgentSpec:
+        name = body.get("model")
+        agent = self._agents.get(name) if isinstance(name, str) else None
+        if agent is None:
+            known = ", ".join(self.may_use(key))
+            raise Refused(404, f"no agent is called {name!r}; `model` must be one of: {known}", code="model_not_found")
+        if key.terms.agents and agent.name not in key.terms.agents:
+            raise _not_this_agent(agent.name)
+        return agent
+
+    def _asked(self, endpoint: str, body: dict[str, Any], agent: AgentSpec, scope: Scope, key: Key, at: float) -> Asked:
+        if not isinstance(body.get("stream_options") or {}, dict):
+            raise Refused(400, "`stream_options` must be an object")
+        if not isinstance(body.get("stream") or False, bool):
+            raise Refused(400, "`stream` must be true or false")
+        metadata = body.get("metadata")
+        identity = new_id(endpoint)
+        user = body.get("user")
+        looks = features(body)
+        level, _ = complexity(looks, agent.routing.base_complexity)
+        return Asked(
+            id=identity,
+            agent=agent.name,
+            session=header(scope, b"x-pawl-session") or (user if isinstance(user, str) and user else identity),
+            key_id=key.id,
+            at=at,
+            body=body,
+            task=metadata if isinstance(metadata, dict) else {},
+            streamed=bool(body.get("stream")),
+            endpoint=endpoint,
+            features=looks,
+            complexity=level,
+            strategy=_strategy(scope) or agent.routing.strategy,
+            privacy=narrowest((self._fleet.gateway.privacy, agent.privacy, key.terms.privacy, _privacy(scope))),
+        )
+
+
+def _object(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise Refused(400, "the body must be a JSON object")
+    return body
+
+
+def _privacy(scope: Scope) -> Privacy | None:
+    named = header(scope, b"x-pawl-privacy")
+    if named is not None and named not in MODES:
+        raise Refused(400, f"x-pawl-privacy must be one of {', '.join(MODES)}, not {named!r}")
+    return named
+
+
+def _strategy(scope: Scope) -> Strategy | None:
+    named = header(scope, b"x-pawl-strategy")
+    if named is not None and named not in _STRATEGIES:
+        raise Refused(400, f"x-pawl-strategy must be one of {', '.join(_STRATEGIES)}, not {named!r}")
+    return named  # type: ignore[return-value]
+
+
+def _not_this_agent(name: str) -> Refused:
+    return Refused(403, f"this key may not use {name}", "permission_error", "insufficient_permissions")

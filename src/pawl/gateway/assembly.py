@@ -1,0 +1,176 @@
+"""The gateway's parts, put together once at its start, and what lasts while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from pawl.errors import ConfigError
+from pawl.fleet.limits import LimitsSpec
+from pawl.fleet.routing import RoutingSpec
+from pawl.fleet.spec import AgentSpec, FleetSpec
+from pawl.gateway.access.audit_trail import AuditTrail
+from pawl.gateway.access.auth import Doorkeeper, Identities
+from pawl.gateway.access.limits import Meter, periods
+from pawl.gateway.access.privacy import leaks, reachable
+from pawl.gateway.answering import Answering
+from pawl.gateway.api.feedback import FeedbackDesk
+from pawl.gateway.api.understand import EMBEDDINGS, Reader
+from pawl.gateway.call import Means
+from pawl.gateway.cascade import Grader
+from pawl.gateway.metrics import Metrics, is_cloud_fallback
+from pawl.gateway.recorder import Recorder
+from pawl.gateway.routing.fallback_share import FallbackShare
+from pawl.gateway.routing.load import LoadBook
+from pawl.gateway.routing.router import Router
+from pawl.gateway.shadows import Shadows
+from pawl.gateway.snapshot import Snapshot
+from pawl.gateway.upstream_client import UpstreamClient
+from pawl.gateway.watchdog import Watchdog
+from pawl.lake.journal import Journal
+from pawl.lake.parquet_lake import ParquetLake
+from pawl.lake.records import Interaction, Record
+from pawl.rollout.control import ControlStore
+from pawl.rollout.route import Arm, Route
+
+_TIDY_S = 5.0
+_SETTLE_S = 1.0  # spending reaches the control database, and other gateways', within this time
+log = logging.getLogger("pawl.gateway")
+
+
+class Parts:
+    """Everything one gateway is made of. ConfigError where strict privacy could be left."""
+
+    def __init__(
+        self,
+        fleet: FleetSpec,
+        control: ControlStore,
+        lake: ParquetLake,
+        journal: Journal,
+        graders: Mapping[str, Grader],
+        places: Mapping[str, str],
+        first_route: Callable[[AgentSpec], Route],
+        arm_of: Callable[[str], Arm],
+        *,
+        wait_for_disk: bool = False,
+        identities: Callable[[AuditTrail], Identities] | None = None,
+        services: Mapping[str, str] | None = None,
+    ) -> None:
+        self.fleet, self._control, self._journal = fleet, control, journal
+        self.client = UpstreamClient(fleet.upstreams, places)
+        if problems := leaks(fleet, self.client.urls, services or {}):
+            raise ConfigError("the fleet's privacy", problems)
+        self.metrics = Metrics()
+        self.audit = AuditTrail(control)
+        self.door = Doorkeeper(control, identities(self.audit) if identities else None)
+        self.reader = Reader(fleet)
+        self.meter = Meter(time.time)
+        self._agent_limits = {a.name: a.limits for a in fleet.agents}
+        self._recorder = Recorder(journal, wait_for_disk=wait_for_disk)
+        self.snapshot = Snapshot(control, fleet.agents, first_route)
+        self.routes = _routes_of_services(fleet)
+        self.book = LoadBook(fleet.upstreams)
+        rules = {a.name: a.routing for a in fleet.agents} | {EMBEDDINGS: RoutingSpec(fallback=())}
+        router = Router(fleet.upstreams, rules, self.book, reachable(fleet, self.client.urls), arm_of, time.monotonic)
+        cascades = {a.name: a.routing.cascade for a in fleet.agents if a.routing.cascade}
+        means = Means(fleet, self.client, router, self.book, self.audit, self.metrics, graders, cascades, self.record)
+        self._shadows = Shadows(means)
+        self.answering = Answering(means, self._shadows)
+        self.watchdog = Watchdog(control, self.snapshot, lake)
+        self.desk = FeedbackDesk(lake, [a.name for a in fleet.agents])
+        self._fallbacks = {a.name: FallbackShare(fleet.gateway.fallback_alerts) for a in fleet.agents}
+
+    async def record(self, *records: Record) -> None:
+        """Journal records, then let everything that counts take them in."""
+        await self._recorder.record(*records)
+        for record in records:
+            self.metrics.count(record)
+            self.watchdog.notice(record)
+            if isinstance(record, Interaction):
+                self._took_place(record)
+            elif record.score is not None and (arm := self.desk.arm_of(record.interaction)):
+                load = self.book.known().get(arm)
+                if load is not None:
+                    load.scored(record.score, time.monotonic())
+
+    def _took_place(self, made: Interaction) -> None:
+        self.desk.remember(made)
+        tokens = made.prompt_tokens + made.completion_tokens
+        self.meter.used(f"agent:{made.agent}", self._agent_limits.get(made.agent, _NO_LIMITS), tokens, made.cost_usd)
+        if made.role == "shadow":
+            return  # the agent's to pay, not the client's
+        terms = self.door.terms.get(made.key_id)
+        self.meter.used(f"key:{made.key_id}", terms.limits if terms else _NO_LIMITS, tokens, made.cost_usd)
+        share = self._fallbacks.get(made.agent)
+        if made.role != "answer" or made.error is not None or share is None:
+            return
+        for bound in share.note(is_cloud_fallback(made)):
+            self.metrics.fallback_alerts.labels(made.agent, f"{bound:g}").inc()
+            log.warning("%s: clouds answered %.1f %% of the latest requests for local arms (bound %g %%)",
+                        made.agent, 100 * share.share, 100 * bound)  # fmt: skip
+            self.audit.note(
+                "cloud fallback alert", "gateway", {"agent": made.agent, "share": share.share, "bound": bound}
+            )
+        self.metrics.fallback_share.labels(made.agent).set(share.share)
+
+    async def start(self) -> None:
+        """Open the connections and read what was spent."""
+        await self.client.start()
+        self.meter.learn(await asyncio.to_thread(self._control.spending, periods(time.time())))
+
+    def lasting(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """What must run as long as the gateway does, by name."""
+        return {
+            "routes": self.snapshot.follow(),
+            "watchdog": self.watchdog.watch(),
+            "journal": self._tidy(),
+            "spending": self._settle(),
+        }
+
+    async def drain(self, seconds: float) -> None:
+        """Let what was begun end."""
+        await self._shadows.drain(seconds)
+        await self.audit.drain()
+        await self._write_spending()
+
+    async def close(self) -> None:
+        """Let go of connections and of the journal."""
+        await self.client.close()
+        self._journal.close()
+
+    async def _tidy(self) -> None:
+        """Seal the journal's segment though traffic pauses, so that it can be ingested."""
+        while True:
+            await asyncio.sleep(_TIDY_S)
+            self._journal.rotate_when_due()
+
+    async def _settle(self) -> None:
+        """Write what was spent, read what others spent."""
+        while True:
+            await asyncio.sleep(_SETTLE_S)
+            await self._write_spending()
+
+    async def _write_spending(self) -> None:
+        fresh = self.meter.take_fresh()
+        try:
+            if fresh:
+                await asyncio.to_thread(self._control.spend, fresh)
+            self.meter.learn(await asyncio.to_thread(self._control.spending, periods(time.time())))
+        except Exception:  # budgets go on with what this gateway knows
+            self.meter.give_back(fresh)
+            log.exception("what was spent could not be written; trying again")
+
+
+_NO_LIMITS = LimitsSpec()
+
+
+def _routes_of_services(fleet: FleetSpec) -> dict[str, Route]:
+    """Routes of what is no agent: there is nothing to roll out."""
+    spec = fleet.gateway.embeddings
+    if spec is None:
+        return {}
+    kind = fleet.upstreams[spec.upstream].kind
+    return {EMBEDDINGS: Route(agent=EMBEDDINGS, champion=Arm(spec.model, spec.upstream, spec.model, kind))}
