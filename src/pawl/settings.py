@@ -16,8 +16,13 @@ class Settings(BaseSettings):
 
     home: Path = Field(default=Path(".pawl"), description="everything Pawl writes on this machine")
     fleet: Path = Field(default=Path("infra/fleet.yaml"), description="the fleet's specification")
-    host: str = Field(default="127.0.0.1", description="address servers bind to")
+    gateway_host: str = Field(
+        default="127.0.0.1", description="address the gateway binds to; beyond loopback it demands TLS"
+    )
     gateway_port: int = 8700
+    tls_cert: Path | None = Field(default=None, description="the gateway's certificate chain (PEM)")
+    tls_key: Path | None = Field(default=None, description="its private key (PEM)")
+    tls_client_ca: Path | None = Field(default=None, description="clients must show a certificate of these (mTLS)")
     vllm_port: int = 8710
     mlflow_port: int = 8720
     standin_port: int = 8730
@@ -28,6 +33,11 @@ class Settings(BaseSettings):
         description="kernel: survives kill -9; fsync: survives power loss too",
     )
     api_key: str | None = Field(default=None, description="the key this process acts with", repr=False)
+
+    @property
+    def host(self) -> str:
+        """Where every server but the gateway binds: only the gateway is meant to be reached from elsewhere."""
+        return "127.0.0.1"
 
     @property
     def journal_dir(self) -> Path:
@@ -63,7 +73,9 @@ class Settings(BaseSettings):
 
     @property
     def gateway_url(self) -> str:
-        return f"http://{self.host}:{self.gateway_port}"
+        scheme = "https" if self.tls_cert else "http"
+        host = "127.0.0.1" if self.gateway_host in ("0.0.0.0", "::") else self.gateway_host  # noqa: S104 - compared
+        return f"{scheme}://{host}:{self.gateway_port}"
 
     @property
     def vllm_url(self) -> str:

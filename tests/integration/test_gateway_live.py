@@ -9,10 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -20,7 +18,7 @@ import pytest
 
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Interaction
-from tests.integration.conftest import PROMPT, LiveGateway
+from tests.integration.gateway_process import PROMPT, LiveGateway, until
 
 AGENT = "functional-negative"
 CHAT = "/v1/chat/completions"
@@ -32,16 +30,9 @@ def answers(live: LiveGateway) -> list[Interaction]:
     return [i for i in lake.interactions(AGENT) if i.role == "answer"]
 
 
-def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def connect(live: LiveGateway, body: dict[str, Any]) -> http.client.HTTPConnection:
     """A connection on which a request was sent and nothing read."""
-    made = http.client.HTTPConnection(live.settings.host, live.settings.gateway_port, timeout=20)
+    made = http.client.HTTPConnection(live.settings.gateway_host, live.settings.gateway_port, timeout=20)
     made.request("POST", CHAT, json.dumps(body), {"authorization": f"Bearer {live.key}"})
     return made
 
@@ -113,7 +104,7 @@ def test_who_hangs_up_is_recorded_and_charged_to_nobody(live: LiveGateway) -> No
 
 
 def test_an_idle_client_keeps_its_connection(live: LiveGateway) -> None:
-    made = http.client.HTTPConnection(live.settings.host, live.settings.gateway_port, timeout=20)
+    made = http.client.HTTPConnection(live.settings.gateway_host, live.settings.gateway_port, timeout=20)
     for _ in range(3):
         made.request("POST", CHAT, json.dumps(ASK), {"authorization": f"Bearer {live.key}"})
         answer = made.getresponse()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-from collections.abc import Callable
 from typing import Any
 
 import openai
@@ -14,7 +13,7 @@ from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Feedback, Interaction
 from pawl.rollout.route import Arm, Route, choose
 from pawl.rollout.state import Rollout
-from tests.integration.conftest import GOOD, PROMPT, LiveGateway
+from tests.integration.gateway_process import GOOD, PROMPT, LiveGateway, until
 
 AGENT = "functional-negative"
 BASE = Arm("base", "local", "base", "local")
@@ -32,13 +31,6 @@ def recorded(live: LiveGateway) -> list[Interaction]:
 
 def said(live: LiveGateway) -> list[Feedback]:
     return ParquetLake(live.settings.lake_dir, live.settings.journal_dir).feedback(AGENT)
-
-
-def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def open_rollout(live: LiveGateway, stage: str = "20") -> Rollout:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
+import orjson
 
 from pawl.errors import LakeError
 from pawl.gateway.access import auth
 from pawl.gateway.access.limits import retry_after
+from pawl.gateway.api.batch_paths import BatchPaths, Handler
+from pawl.gateway.api.batches import ENDPOINTS, Batches
+from pawl.gateway.api.files import Files
 from pawl.gateway.api.forms import ChatForm, EmbeddingsForm, Form, ResponsesForm
+from pawl.gateway.api.openapi import document
 from pawl.gateway.api.responses_request import NotTranslatable, to_chat
 from pawl.gateway.assembly import Parts
 from pawl.gateway.exchange import Asked
@@ -22,7 +27,6 @@ from pawl.rollout.control import Key
 
 _LISTEN_AFTER_S = 0.02  # most answers are there by then: only longer ones need to know that the client left
 log = logging.getLogger("pawl.gateway")
-Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Gateway:
@@ -34,19 +38,27 @@ class Gateway:
         self._most = parts.fleet.gateway.max_body_bytes
         self._open = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._also: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
         self._started = int(time.time())
+        files = Files(parts.home / "batches" / "files")
+        self._batches = Batches(parts.home / "batches", files, parts.control, self.ask)
+        paths = BatchPaths(files, self._batches, parts.door, self._most)
+        self._also["batches"] = self._batches.work
         self._handlers: dict[tuple[str, str], Handler] = {
-            ("POST", "/v1/chat/completions"): self._chat,
-            ("POST", "/v1/completions"): self._completions,
-            ("POST", "/v1/responses"): self._responses,
-            ("POST", "/v1/embeddings"): self._embeddings,
+            **{("POST", path): self._model_answer for path in ENDPOINTS},
             ("GET", "/v1/models"): self._models,
             ("POST", "/v1/feedback"): self._feedback,
             ("GET", "/v1/rollouts"): self._rollouts,
             ("GET", "/healthz"): self._healthz,
             ("GET", "/readyz"): self._readyz,
             ("GET", "/metrics"): self._serve_metrics,
+            ("GET", "/openapi.json"): self._openapi,
+            **paths.handlers(),
         }
+
+    def also(self, name: str, lasting: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Something more that must run as long as the gateway does; called before it starts."""
+        self._also[name] = lasting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -54,6 +66,11 @@ class Gateway:
             return
         if scope["type"] != "http":
             return
+        handler, name = self._find(scope["method"], scope["path"])
+        await self._guarded(handler, name, scope, receive, send)
+
+    async def _guarded(self, handler: Handler | None, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run a handler; whatever goes wrong becomes an error in OpenAI's shape."""
         begun = False
 
         async def watched(message: dict[str, Any]) -> None:
@@ -63,13 +80,12 @@ class Gateway:
 
         self._open += 1
         try:
-            handler = self._handlers.get((scope["method"], scope["path"]))
             if handler is None:
                 raise self._no_such_path(scope)
             if self._open > self._p.fleet.gateway.max_open_requests:
                 raise Refused(503, f"{self._open - 1} requests are open already: try again in a moment",
                               "server_error", "overloaded", [(b"retry-after", b"1")])  # fmt: skip
-            await handler(scope, receive, watched)
+            await handler(scope, receive, watched, name)
         except Refused as e:
             await send_json(send, e.status, e.body(), e.headers)
         except Exception as e:
@@ -84,8 +100,19 @@ class Gateway:
         finally:
             self._open -= 1
 
+    def _find(self, method: str, path: str) -> tuple[Handler | None, str]:
+        """The handler of a path and what stands for its `{id}`."""
+        found = self._handlers.get((method, path))
+        if found is not None:
+            return found, ""
+        parts = path.split("/")
+        if len(parts) > 3:
+            name, parts[3] = parts[3], "{id}"
+            return self._handlers.get((method, "/".join(parts))), name
+        return None, ""
+
     def _no_such_path(self, scope: Scope) -> Refused:
-        methods = [m for m, path in self._handlers if path == scope["path"]]
+        methods = [m for m in ("GET", "POST", "DELETE") if self._find(m, scope["path"])[0]]
         if methods:
             allow = ", ".join(methods)
             return Refused(405, f"{scope['path']} takes {allow}", headers=[(b"allow", allow.encode())])
@@ -94,32 +121,47 @@ class Gateway:
 
     # -- answers of models
 
-    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _model_answer(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         key = await self._p.door.admit(scope, auth.CLIENTS)
-        asked = self._p.reader.chat(await read_json(receive, self._most), scope, key, time.time())
-        await self._answer(asked, key, ChatForm(asked), receive, send)
+        await self._for_key(scope, await read_json(receive, self._most), key, receive, send)
 
-    async def _completions(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = await self._p.door.admit(scope, auth.CLIENTS)
-        asked = self._p.reader.completion(await read_json(receive, self._most), scope, key, time.time())
-        await self._answer(asked, key, ChatForm(asked), receive, send)
+    async def _for_key(self, scope: Scope, body: Any, key: Key, receive: Receive, send: Send) -> None:
+        """One request of a family, by its path."""
+        reader, now = self._p.reader, time.time()
+        form: Form
+        match scope["path"]:
+            case "/v1/chat/completions":
+                asked = reader.chat(body, scope, key, now)
+                form = ChatForm(asked)
+            case "/v1/completions":
+                asked = reader.completion(body, scope, key, now)
+                form = ChatForm(asked)
+            case "/v1/responses":
+                asked = reader.response(_translated(body), scope, key, now)
+                form = ResponsesForm(asked, body)
+            case _:
+                asked = reader.embedding(body, scope, key, now)
+                form = EmbeddingsForm(asked)
+        await self._answer(asked, key, form, receive, send)
 
-    async def _responses(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = await self._p.door.admit(scope, auth.CLIENTS)
-        request = await read_json(receive, self._most)
-        if not isinstance(request, dict):
-            raise Refused(400, "the body must be a JSON object")
-        try:
-            body = to_chat(request)
-        except NotTranslatable as e:
-            raise Refused(400, str(e), code="unsupported_request") from e
-        asked = self._p.reader.response(body, scope, key, time.time())
-        await self._answer(asked, key, ResponsesForm(asked, request), receive, send)
+    async def ask(self, path: str, body: dict[str, Any], key: Key) -> tuple[int, dict[str, Any]]:
+        """One line of a batch, as its client would ask; (status, answer), `retry_after` in it where that was said."""
+        scope = {"type": "http", "method": "POST", "path": path, "headers": []}
+        said: list[dict[str, Any]] = []
 
-    async def _embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = await self._p.door.admit(scope, auth.CLIENTS)
-        asked = self._p.reader.embedding(await read_json(receive, self._most), scope, key, time.time())
-        await self._answer(asked, key, EmbeddingsForm(asked), receive, send)
+        async def nothing() -> dict[str, Any]:
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+        async def keep(message: dict[str, Any]) -> None:
+            said.append(message)
+
+        async def handle(scope: Scope, receive: Receive, send: Send, _: str) -> None:
+            await self._for_key(scope, body, key, receive, send)
+
+        await self._guarded(handle, "", scope, nothing, keep)
+        answer: dict[str, Any] = orjson.loads(b"".join(m.get("body", b"") for m in said[1:]))
+        wait = next((value for name, value in said[0]["headers"] if name == b"retry-after"), None)
+        return said[0]["status"], answer | ({"retry_after": float(wait)} if wait else {})
 
     async def _answer(self, asked: Asked, key: Key, form: Form, receive: Receive, send: Send) -> None:
         """Answer, within the limits; where the client leaves, the upstream's work ends too."""
@@ -175,21 +217,21 @@ class Gateway:
 
     # -- everything else
 
-    async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _models(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         key = await self._p.door.admit(scope, auth.CLIENTS)
         embeddings = self._p.fleet.gateway.embeddings
         names = [*self._p.reader.may_use(key), *([embeddings.model] if embeddings else [])]
         rows = [{"id": n, "object": "model", "created": self._started, "owned_by": "pawl"} for n in names]
         await send_json(send, 200, {"object": "list", "data": rows})
 
-    async def _feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _feedback(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         key = await self._p.door.admit(scope, auth.FEEDBACK)
         made = await self._p.desk.read(await read_json(receive, self._most), key)
         await self._p.record(*made)
         rows = [{"id": f.id, "interaction": f.interaction} for f in made]
         await send_json(send, 200, {"object": "list", "data": rows})
 
-    async def _rollouts(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _rollouts(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         await self._p.door.admit(scope, auth.OPERATORS)
         snapshot = self._p.snapshot
         rows = [
@@ -205,18 +247,21 @@ class Gateway:
         body = msgspec.json.encode({"object": "list", "data": rows}, enc_hook=lambda spec: spec.model_dump(mode="json"))
         await send_bytes(send, 200, body, b"application/json")
 
-    async def _healthz(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _healthz(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         await send_json(send, 200, {"status": "ok"})
 
-    async def _readyz(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _readyz(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         ended = sorted(t.get_name() for t in self._tasks if t.done())
         if ended or not self._tasks:
             raise Refused(503, f"not ready: {', '.join(ended) or 'starting'}", "server_error", "not_ready")
         await send_json(send, 200, {"status": "ready"})
 
-    async def _serve_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_metrics(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         text = self._p.metrics.text(self._p.snapshot.routes, self._p.book, time.monotonic())
         await send_bytes(send, 200, text, b"text/plain; version=0.0.4; charset=utf-8")
+
+    async def _openapi(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
+        await send_json(send, 200, document(self._p.reader.names))
 
     # -- while it runs
 
@@ -225,7 +270,8 @@ class Gateway:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self._p.start()
-                self._tasks = [asyncio.create_task(run, name=name) for name, run in self._p.lasting().items()]
+                lasting = self._p.lasting() | {name: begin() for name, begin in self._also.items()}
+                self._tasks = [asyncio.create_task(run, name=name) for name, run in lasting.items()]
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._p.drain(10)
@@ -234,6 +280,16 @@ class Gateway:
                 await self._p.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _translated(request: Any) -> dict[str, Any]:
+    """A Responses request as a chat completion. Refused(400) where chat has no word for it."""
+    if not isinstance(request, dict):
+        raise Refused(400, "the body must be a JSON object")
+    try:
+        return to_chat(request)
+    except NotTranslatable as e:
+        raise Refused(400, str(e), code="unsupported_request") from e
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from pawl.errors import ConfigError
 from pawl.fleet.limits import LimitsSpec
@@ -41,12 +42,20 @@ _SETTLE_S = 1.0  # spending reaches the control database, and other gateways', w
 log = logging.getLogger("pawl.gateway")
 
 
+class SpanSink(Protocol):
+    """Where records go as telemetry."""
+
+    def notice(self, made: Interaction) -> None: ...
+    def close(self) -> None: ...
+
+
 class Parts:
     """Everything one gateway is made of. ConfigError where strict privacy could be left."""
 
     def __init__(
         self,
         fleet: FleetSpec,
+        home: Path,
         control: ControlStore,
         lake: ParquetLake,
         journal: Journal,
@@ -58,11 +67,13 @@ class Parts:
         wait_for_disk: bool = False,
         identities: Callable[[AuditTrail], Identities] | None = None,
         services: Mapping[str, str] | None = None,
+        spans: SpanSink | None = None,
     ) -> None:
-        self.fleet, self._control, self._journal = fleet, control, journal
+        self.fleet, self.control, self.home, self._journal = fleet, control, home, journal
         self.client = UpstreamClient(fleet.upstreams, places)
         if problems := leaks(fleet, self.client.urls, services or {}):
             raise ConfigError("the fleet's privacy", problems)
+        self._spans = spans
         self.metrics = Metrics()
         self.audit = AuditTrail(control)
         self.door = Doorkeeper(control, identities(self.audit) if identities else None)
@@ -98,6 +109,8 @@ class Parts:
 
     def _took_place(self, made: Interaction) -> None:
         self.desk.remember(made)
+        if self._spans is not None:
+            self._spans.notice(made)
         tokens = made.prompt_tokens + made.completion_tokens
         self.meter.used(f"agent:{made.agent}", self._agent_limits.get(made.agent, _NO_LIMITS), tokens, made.cost_usd)
         if made.role == "shadow":
@@ -119,7 +132,7 @@ class Parts:
     async def start(self) -> None:
         """Open the connections and read what was spent."""
         await self.client.start()
-        self.meter.learn(await asyncio.to_thread(self._control.spending, periods(time.time())))
+        self.meter.learn(await asyncio.to_thread(self.control.spending, periods(time.time())))
 
     def lasting(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What must run as long as the gateway does, by name."""
@@ -139,6 +152,8 @@ class Parts:
     async def close(self) -> None:
         """Let go of connections and of the journal."""
         await self.client.close()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
         self._journal.close()
 
     async def _tidy(self) -> None:
@@ -157,8 +172,8 @@ class Parts:
         fresh = self.meter.take_fresh()
         try:
             if fresh:
-                await asyncio.to_thread(self._control.spend, fresh)
-            self.meter.learn(await asyncio.to_thread(self._control.spending, periods(time.time())))
+                await asyncio.to_thread(self.control.spend, fresh)
+            self.meter.learn(await asyncio.to_thread(self.control.spending, periods(time.time())))
         except Exception:  # budgets go on with what this gateway knows
             self.meter.give_back(fresh)
             log.exception("what was spent could not be written; trying again")

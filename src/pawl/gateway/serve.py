@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 from collections.abc import Mapping
@@ -13,9 +14,11 @@ from pawl.errors import ResourceError
 from pawl.fleet.spec import FleetSpec
 from pawl.gateway.access.audit_trail import AuditTrail
 from pawl.gateway.access.auth import Identities
+from pawl.gateway.access.tls import certificates
 from pawl.gateway.app import Gateway
-from pawl.gateway.assembly import Parts
+from pawl.gateway.assembly import Parts, SpanSink
 from pawl.gateway.cascade import Grader
+from pawl.gateway.upstream_client import expanded
 from pawl.lake.journal import Journal
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.rollout.control import ControlStore
@@ -32,6 +35,9 @@ def build(
     }  # fmt: skip
     oidc = fleet.gateway.oidc
     services = {"gateway.oidc": oidc.jwks_url or oidc.issuer} if oidc else {}
+    telemetry = fleet.gateway.telemetry
+    if telemetry.sample:
+        services["gateway.telemetry"] = expanded(telemetry.endpoint, places)
 
     def identities(audit: AuditTrail) -> Identities:
         from pawl.gateway.access.oidc_jwt import OidcIdentities
@@ -41,6 +47,7 @@ def build(
 
     parts = Parts(
         fleet,
+        settings.home,
         control,
         lake,
         Journal(settings.journal_dir, "gateway", settings.journal_sync),
@@ -51,26 +58,48 @@ def build(
         wait_for_disk=settings.journal_sync == "fsync",
         identities=identities if oidc else None,
         services=services,
+        spans=_spans(fleet, services["gateway.telemetry"]) if telemetry.sample else None,
     )
     return Gateway(parts)
+
+
+def _spans(fleet: FleetSpec, endpoint: str) -> SpanSink:
+    # Imported here: a gateway without telemetry starts without it.
+    from pawl.gateway.spans_opentelemetry import Spans
+
+    providers = {u.model: u.catalogue or n for n, u in fleet.upstreams.items() if u.model}
+    return Spans(fleet.gateway.telemetry, endpoint, providers)
 
 
 def serve(
     settings: Settings, fleet: FleetSpec, control: ControlStore, graders: Mapping[str, Grader], lake: ParquetLake
 ) -> None:
-    """Blocks. ResourceError where the port is taken."""
+    """Blocks. ResourceError where the port is taken, ConfigError where TLS or privacy forbid to start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.gateway_port))
-    except OSError as e:
-        raise ResourceError(
-            f"port {settings.gateway_port} is taken: end what uses it, or set PAWL_GATEWAY_PORT to a free one"
-        ) from e
+    secured = certificates(settings)
     app = build(settings, fleet, control, graders, lake)
+    if secured is not None:
+        app.also("certificates", secured.follow)
+    listener = _listen(settings)
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", lifespan="on", access_log=False, log_level="warning",
         timeout_graceful_shutdown=20, server_header=False,
+        ssl_context_factory=(lambda _config, _default: secured.context) if secured else None,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.gateway_host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.gateway_host, settings.gateway_port))
+    except OSError as e:
+        listener.close()
+        if e.errno != errno.EADDRINUSE:
+            raise ResourceError(f"cannot bind to {settings.gateway_host}: {e.strerror}; see PAWL_GATEWAY_HOST") from e
+        raise ResourceError(
+            f"port {settings.gateway_port} is taken: end what uses it, or set PAWL_GATEWAY_PORT to a free one"
+        ) from e
+    return listener

@@ -135,10 +135,15 @@ class UpstreamClient:
         )
 
 
-def _place(spec: UpstreamSpec, places: Mapping[str, str]) -> Place:
-    base = spec.base_url
+def expanded(url: str, places: Mapping[str, str]) -> str:
+    """A URL with its `${PAWL_...}` replaced (pure)."""
     for key, value in places.items():
-        base = base.replace("${" + key + "}", value)
+        url = url.replace("${" + key + "}", value)
+    return url
+
+
+def _place(spec: UpstreamSpec, places: Mapping[str, str]) -> Place:
+    base = expanded(spec.base_url, places)
     whole = aiohttp.ClientTimeout(total=spec.timeout_s, sock_connect=spec.connect_s)
     streamed = aiohttp.ClientTimeout(total=spec.timeout_s, sock_connect=spec.connect_s, sock_read=spec.first_token_s)
     return Place(spec, base.rstrip("/"), {}, whole, streamed, {"content-type": "application/json"})

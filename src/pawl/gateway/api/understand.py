@@ -70,6 +70,11 @@ class Reader:
             privacy=narrowest((self._fleet.gateway.privacy, key.terms.privacy, _privacy(scope))),
         )
 
+    @property
+    def names(self) -> list[str]:
+        """All agents."""
+        return list(self._agents)
+
     def may_use(self, key: Key) -> list[str]:
         """The agents that a key may call."""
         return [name for name in self._agents if not key.terms.agents or name in key.terms.agents]
