@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -61,7 +62,15 @@ class LiveGateway:
         self, home: Path, port: int, upstream: Upstream, fleet: str = FLEET, env: dict[str, str] | None = None
     ) -> None:
         self.home, self.upstream, self._env = home, upstream, env or {}
-        self.settings = Settings(home=home, gateway_port=port, fleet=home / "fleet.yaml")
+        self.context: ssl.SSLContext | None = None
+        tls = {
+            n: Path(self._env[f"PAWL_{n.upper()}"]) for n in ("tls_cert", "tls_key") if f"PAWL_{n.upper()}" in self._env
+        }
+        self.settings = Settings(home=home, gateway_port=port, fleet=home / "fleet.yaml", **tls)  # type: ignore[arg-type]
+        if tls:
+            self.context = ssl.create_default_context(cafile=self._env["TEST_CA"])
+            if "TEST_CLIENT_CERT" in self._env:
+                self.context.load_cert_chain(self._env["TEST_CLIENT_CERT"], self._env["TEST_CLIENT_KEY"])
         home.mkdir(parents=True, exist_ok=True)
         self.settings.fleet.write_text(fleet.format(port=upstream.port))
         self.control = SqliteControl(self.settings.control_db)
@@ -97,7 +106,7 @@ class LiveGateway:
 
     def open(self, path: str, timeout: float = 30) -> Any:
         """A plain GET."""
-        return urllib.request.urlopen(self.settings.gateway_url + path, timeout=timeout)
+        return urllib.request.urlopen(self.settings.gateway_url + path, timeout=timeout, context=self.context)
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of one series; 0 where it does not exist."""
