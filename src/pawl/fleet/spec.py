@@ -106,7 +106,7 @@ class AgentSpec(Spec):
 
 
 class EmbeddingsSpec(Spec):
-    """Who answers /v1/embeddings."""
+    """Who answers /v1/embeddings: a local upstream."""
 
     upstream: str
     model: str = Field(description="model name there, and the `model` that clients send")
@@ -170,6 +170,9 @@ class FleetSpec(Spec):
         embeddings = self.gateway.embeddings
         if embeddings and embeddings.upstream not in self.upstreams:
             problems.append(f"gateway.embeddings names upstream {embeddings.upstream!r}, known are: {known}")
+        elif embeddings and self.upstreams[embeddings.upstream].kind != "local":
+            # Whatever an agent's own privacy: texts to embed are not under any agent's name.
+            problems.append(f"gateway.embeddings names {embeddings.upstream}, a cloud: texts are embedded locally")
         if embeddings and embeddings.model in names:
             problems.append(f"gateway.embeddings: {embeddings.model!r} is an agent's name too")
         if not any(u.kind == "local" for u in self.upstreams.values()):

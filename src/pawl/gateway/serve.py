@@ -14,6 +14,7 @@ from pawl.errors import ResourceError
 from pawl.fleet.spec import FleetSpec
 from pawl.gateway.access.audit_trail import AuditTrail
 from pawl.gateway.access.auth import Identities
+from pawl.gateway.access.privacy import host
 from pawl.gateway.access.tls import certificates
 from pawl.gateway.app import Gateway
 from pawl.gateway.assembly import Parts, SpanSink
@@ -68,7 +69,8 @@ def _spans(fleet: FleetSpec, endpoint: str) -> SpanSink:
     from pawl.gateway.spans_opentelemetry import Spans
 
     providers = {u.model: u.catalogue or n for n, u in fleet.upstreams.items() if u.model}
-    return Spans(fleet.gateway.telemetry, endpoint, providers)
+    inside = host(endpoint) in fleet.gateway.allow_hosts
+    return Spans(fleet.gateway.telemetry, endpoint, providers, inside=inside)
 
 
 def serve(

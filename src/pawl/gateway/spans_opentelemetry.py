@@ -27,10 +27,16 @@ class Spans:
     """Sends a sample of interactions; what cannot be sent is dropped by the exporter and never holds traffic up."""
 
     def __init__(
-        self, spec: TelemetrySpec, endpoint: str, providers: Mapping[str, str], exporter: SpanExporter | None = None
+        self,
+        spec: TelemetrySpec,
+        endpoint: str,
+        providers: Mapping[str, str],
+        *,
+        inside: bool,
+        exporter: SpanExporter | None = None,
     ) -> None:
-        """`endpoint`: expanded. `providers`: arm's upstream or arm name -> provider, as the conventions name it."""
-        self._spec, self._providers = spec, providers
+        """`endpoint`: expanded; `inside`: its host is allow-listed. `providers`: by arm, in the conventions' names."""
+        self._spec, self._providers, self._inside = spec, providers, inside
         headers = {"x-mlflow-experiment-id": spec.experiment_id}
         self._out = exporter or OTLPSpanExporter(endpoint=endpoint, headers=headers, timeout=5)
         resource = Resource.create({"service.name": "pawl-gateway", "service.version": __version__})
@@ -42,6 +48,8 @@ class Spans:
         """Perhaps send this one."""
         if random.random() >= self._spec.sample:
             return
+        if made.privacy != "open" and not self._inside:
+            return  # even figures tell that somebody asked
         content = self._spec.content and made.privacy == "open"
         span = self._tracer.start_span(
             f"{_OPERATIONS[made.endpoint]} {made.arm}",
