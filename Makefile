@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_LINK_MODE ?= copy
 export PREFECT_LOGGING_LEVEL ?= WARNING
 
-.PHONY: help install demo test test-full check lint types lock clean clean-demo
+.PHONY: help install demo test test-full check lint types lock bench-peers clean clean-demo
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,10 @@ lock: ## compile the pinned requirements anew
 	$(UV) pip compile --quiet --python-version 3.11 $(TORCH_FROM) --no-emit-index-url --no-emit-find-links --no-header --no-annotate --overrides requirements/overrides.txt requirements/dev.in -o requirements/dev.txt
 	$(UV) pip compile --quiet --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate requirements/gpu.in -o requirements/gpu.txt
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements/core.txt requirements/dev.txt
+
+bench-peers: install ## LiteLLM, MLflow and Envoy into .bench/peers/, for `python -m benchmarks.gateway`
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python .bench/peers
+	$(UV) pip sync --quiet --compile-bytecode --python .bench/peers/bin/python requirements/bench-gateway.txt
 
 clean-demo: ## forget everything the demo recorded, trained and started
 	@test ! -x $(BIN)/python || $(BIN)/python -m infra.demo --stop

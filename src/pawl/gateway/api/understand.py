@@ -67,7 +67,8 @@ class Reader:
             at=at,
             body=body,
             endpoint="embeddings",
-            privacy=narrowest((self._fleet.gateway.privacy, key.terms.privacy, _privacy(scope))),
+            # At least local: no agent's own privacy covers these texts.
+            privacy=narrowest(("local_only", self._fleet.gateway.privacy, key.terms.privacy, _privacy(scope))),
         )
 
     @property
