@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,41 +13,6 @@ from pawl.registry.adapter_hash import adapter_sha256
 from pawl.registry.memory_registry import MemoryRegistry
 from pawl.registry.mlflow_registry import MlflowRegistry
 from pawl.registry.port import Registry
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-@pytest.fixture(scope="session")
-def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    url = f"http://127.0.0.1:{_free_port()}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", url.rsplit(":", 1)[1]]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=folder, env={**os.environ, **quiet}, start_new_session=True
-        )
-    try:
-        give_up = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=1).close()
-                break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > give_up:
-                    pytest.fail((folder / "log").read_text()[-2000:])
-                time.sleep(0.2)
-        yield url
-    finally:
-        # The server's own group: uvicorn's workers must not outlive it.
-        os.killpg(server.pid, 15)
-        server.wait(20)
 
 
 @pytest.fixture(params=["memory", pytest.param("mlflow", marks=pytest.mark.servers)])
@@ -171,9 +130,9 @@ def test_training_is_logged_and_reports_are_attached(registry: Registry, agent: 
     assert Path(client.download_artifacts(run_id, "page.html", str(tmp_path / ".."))).read_text() == "<p>second</p>"
 
 
-def test_a_server_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    url = f"http://127.0.0.1:{_free_port()}"
+    url = f"http://127.0.0.1:{free_port}"
     with pytest.raises(ServerNotUp, match=url):
         MlflowRegistry(url).versions("anything")
 
