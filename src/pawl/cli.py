@@ -43,6 +43,18 @@ def gateway() -> None:
     serve(settings, fleet, bootstrap.control(settings), bootstrap.graders(fleet), bootstrap.lake(settings))
 
 
+@app.command()
+def embeddings(
+    model: Annotated[str, typer.Argument(help="a local folder, or a Hugging Face id that is in the cache")],
+    name: Annotated[str, typer.Option(help="its model name, as gateway.embeddings in fleet.yaml says")] = "embedder",
+    port: Annotated[int, typer.Option(help="on loopback")] = 8750,
+) -> None:
+    """Serve a local embedding model for the gateway's /v1/embeddings until SIGTERM."""
+    from pawl.serving.embeddings_transformers import serve
+
+    serve(model, name, Settings().host, port)
+
+
 @app.command("base")
 def prepare_base() -> None:
     """Fetch or convert the base model once; print its folder."""

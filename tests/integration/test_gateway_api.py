@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import ignored_auth
 
-from tests.integration.gateway_process import PROMPT, LiveGateway, until
+from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway, until
 
 AGENT = "functional-negative"
 ASK: list[Any] = [{"role": "user", "content": PROMPT}]
@@ -111,8 +112,6 @@ def test_a_responses_stream_that_breaks_says_so(live: LiveGateway) -> None:
 
 
 def test_embeddings_are_a_local_models(gateway: Any) -> None:
-    from tests.integration.gateway_process import FLEET
-
     live = gateway(FLEET + EMBEDDINGS)
     made = live.client().embeddings.create(model="small-embedder", input="a text", encoding_format="float")
     assert made.data[0].embedding == [0.5, 0.25] and made.model == "small-embedder"
@@ -121,6 +120,53 @@ def test_embeddings_are_a_local_models(gateway: Any) -> None:
     assert "small-embedder" in [m.id for m in live.client().models.list()]
     with pytest.raises(openai.NotFoundError):
         live.client().embeddings.create(model=AGENT, input="a text")
+
+
+def test_embeddings_of_a_real_model_through_the_gateway(gateway: Any, tmp_path: Path) -> None:
+    """A small BERT with random weights: real tokens, real layers, no meaning."""
+    import socket
+
+    import numpy as np
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = {w: n for n, w in enumerate(["[PAD]", "[UNK]", "a", "text", "another", "one"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(tmp_path)
+    config = BertConfig(vocab_size=6, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    BertModel(config).save_pretrained(tmp_path)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = int(s.getsockname()[1])
+    command = [sys.executable, "-m", "pawl.cli", "embeddings", str(tmp_path), "--name", "tiny", "--port", str(port)]
+    server = subprocess.Popen(command)
+    try:
+        up = f"  embedder: {{{{kind: local, base_url: 'http://127.0.0.1:{port}/v1'}}}}\nagents:"
+        live = gateway(FLEET.replace("agents:", up) + "gateway: {{embeddings: {{upstream: embedder, model: tiny}}}}\n")
+        client = live.client()
+
+        def ready() -> bool:
+            try:
+                return bool(client.embeddings.create(model="tiny", input="a text").data)
+            except openai.APIStatusError:
+                return False
+
+        until(ready, 90)
+        texts = ["a text", "another one", "a text"]
+        floats = client.embeddings.create(model="tiny", input=texts, encoding_format="float")
+        packed = client.embeddings.create(model="tiny", input=texts)  # the client asks for base64 by itself
+        vectors = np.array([d.embedding for d in floats.data])
+        assert vectors.shape == (3, 16) and floats.usage.prompt_tokens == 6
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+        np.testing.assert_allclose(vectors, [d.embedding for d in packed.data], rtol=1e-6)
+        np.testing.assert_allclose(vectors[0], vectors[2], rtol=1e-5)
+        assert not np.allclose(vectors[0], vectors[1], rtol=1e-2)
+        with pytest.raises(openai.BadRequestError, match="token ids"):
+            client.embeddings.create(model="tiny", input=[[1, 2]])
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 def test_without_an_embedding_model_the_endpoint_says_what_to_set(live: LiveGateway) -> None:
