@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field
@@ -19,7 +20,7 @@ class LimitsSpec(Spec):
     usd_per_day: float | None = Field(default=None, ge=0)
     usd_per_month: float | None = Field(default=None, ge=0)
 
-    @property
+    @cached_property
     def any(self) -> bool:
         """Whether there is any limit at all."""
         return self != LimitsSpec()

@@ -11,7 +11,7 @@ from pawl.gateway.exchange import Asked
 from pawl.gateway.routing.load import QueueFull
 from pawl.gateway.routing.router import Plan
 from pawl.gateway.shadows import Shadows
-from pawl.gateway.upstream_client import UpstreamFailed
+from pawl.gateway.upstreams.client import UpstreamFailed
 from pawl.gateway.wire import Refused, Send
 from pawl.rollout.route import Route
 

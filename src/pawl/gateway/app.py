@@ -21,6 +21,7 @@ from pawl.gateway.api.forms import ChatForm, EmbeddingsForm, Form, ResponsesForm
 from pawl.gateway.api.openapi import document
 from pawl.gateway.api.responses_request import NotTranslatable, to_chat
 from pawl.gateway.assembly import Parts
+from pawl.gateway.deadlines import Deadlines
 from pawl.gateway.exchange import Asked
 from pawl.gateway.wire import Receive, Refused, Scope, Send, read_json, send_bytes, send_json
 from pawl.rollout.control import Key
@@ -37,6 +38,7 @@ class Gateway:
         self._limits = {a.name: a.limits for a in parts.fleet.agents if a.limits.any}
         self._most = parts.fleet.gateway.max_body_bytes
         self._open = 0
+        self._soon: Deadlines  # made with the loop, before the first request
         self._tasks: list[asyncio.Task[None]] = []
         self._also: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
         self._started = int(time.time())
@@ -183,14 +185,14 @@ class Gateway:
                 gone = True
                 mine.cancel()
 
-        timer = asyncio.get_running_loop().call_later(_LISTEN_AFTER_S, listen)
+        self._soon.start(mine, listen)
         try:
             await self._p.answering.answer(asked, route, form, send)
         except asyncio.CancelledError:
             if not gone or mine.uncancel() > 0:
                 raise
         finally:
-            timer.cancel()
+            self._soon.stop(mine)
             if listener is not None:
                 listener.cancel()
 
@@ -257,8 +259,7 @@ class Gateway:
         await send_json(send, 200, {"status": "ready"})
 
     async def _serve_metrics(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
-        text = self._p.metrics.text(self._p.snapshot.routes, self._p.book, time.monotonic())
-        await send_bytes(send, 200, text, b"text/plain; version=0.0.4; charset=utf-8")
+        await send_bytes(send, 200, self._p.exposition(), b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _openapi(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         await send_json(send, 200, document(self._p.reader.names))
@@ -269,6 +270,7 @@ class Gateway:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                self._soon = Deadlines(asyncio.get_running_loop(), _LISTEN_AFTER_S)
                 await self._p.start()
                 lasting = self._p.lasting() | {name: begin() for name, begin in self._also.items()}
                 self._tasks = [asyncio.create_task(run, name=name) for name, run in lasting.items()]

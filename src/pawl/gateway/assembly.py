@@ -29,7 +29,7 @@ from pawl.gateway.routing.load import LoadBook
 from pawl.gateway.routing.router import Router
 from pawl.gateway.shadows import Shadows
 from pawl.gateway.snapshot import Snapshot
-from pawl.gateway.upstream_client import UpstreamClient
+from pawl.gateway.upstreams.client import UpstreamClient
 from pawl.gateway.watchdog import Watchdog
 from pawl.lake.journal import Journal
 from pawl.lake.parquet_lake import ParquetLake
@@ -127,7 +127,11 @@ class Parts:
             self.audit.note(
                 "cloud fallback alert", "gateway", {"agent": made.agent, "share": share.share, "bound": bound}
             )
-        self.metrics.fallback_share.labels(made.agent).set(share.share)
+
+    def exposition(self) -> bytes:
+        """The metrics, as Prometheus reads them."""
+        shares = {agent: share.share for agent, share in self._fallbacks.items()}
+        return self.metrics.text(self.snapshot.routes, shares, self.book, time.monotonic())
 
     async def start(self) -> None:
         """Open the connections and read what was spent."""

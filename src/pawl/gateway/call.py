@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from pawl.errors import LakeError
@@ -20,7 +21,7 @@ from pawl.gateway.metrics import Metrics
 from pawl.gateway.routing.load import LoadBook
 from pawl.gateway.routing.policy import Choice
 from pawl.gateway.routing.router import Router
-from pawl.gateway.upstream_client import UpstreamClient, UpstreamFailed
+from pawl.gateway.upstreams.client import UpstreamClient, UpstreamFailed
 from pawl.gateway.wire import Send, send_json
 from pawl.lake.records import Interaction
 from pawl.rollout.route import Arm, Route
@@ -101,10 +102,8 @@ class Call:
                 await self._failed(choice, heard, started, e, last=last)
                 return e
             except asyncio.CancelledError:
-                # 499, as nginx logs it: broken, but by nobody's fault, so it counts for no arm and against none.
                 breaker.forget()
-                heard.broken, heard.status, heard.finish_reason = True, 499, "client_gone"
-                await asyncio.shield(m.record(self._interaction(choice, heard, started)))
+                await self._left(choice, heard, started)
                 raise
             except BaseException:
                 breaker.forget()
@@ -112,7 +111,12 @@ class Call:
             took = time.time() - started
             breaker.succeeded(time.monotonic(), heard.first_token_s or took)
             m.book.arm(arm).took(took)
-            if body is not None and not await self._keeps(choice, heard):
+            try:
+                good = body is None or await self._keeps(choice, heard)
+            except asyncio.CancelledError:
+                await self._left(choice, heard, started)
+                raise
+            if body is not None and not good:
                 self._draft = (choice, heard, started, body)
                 return UpstreamFailed(502, f"the answer of {arm.name} did not pass the cascade's check")
             await self._finish(choice, heard, started, body)
@@ -138,20 +142,18 @@ class Call:
     async def _stream(self, choice: Choice, heard: Heard, started: float) -> None:
         m, arm = self._m, choice.arm
         body = body_for(arm, self._asked, stream=True)
-        async for chunk in m.client.stream(arm.upstream, PATHS[self._asked.endpoint], body, self._reach()):
-            heard.chunk(chunk, started)
-            events = self._form.chunk(chunk)
-            if events:
-                await self._event(choice, events)
+        path = PATHS[self._asked.endpoint]
+        async with aclosing(m.client.stream(arm.upstream, path, body, self._reach())) as chunks:
+            async for chunk in chunks:
+                heard.chunk(chunk, started)
+                events = self._form.chunk(chunk)
+                if events:
+                    await self._event(choice, events)
 
     async def _finish(self, choice: Choice, heard: Heard, started: float, body: dict[str, object] | None) -> None:
         m = self._m
-        if self._draft is not None:
-            old_choice, old_heard, old_started, _ = self._draft
-            draft = self._interaction(old_choice, old_heard, old_started, identity=new_id(), role="draft")
-            await m.record(draft)
         try:
-            await m.record(self._interaction(choice, heard, started))
+            await m.record(*self._drafts(), self._interaction(choice, heard, started))
         except LakeError as e:
             if not self.begun:
                 raise
@@ -163,6 +165,18 @@ class Call:
         else:
             name = choice.arm.name.encode("latin-1", "replace")
             await send_json(self._send, 200, self._form.whole(body), [(b"x-pawl-arm", name)])
+
+    async def _left(self, choice: Choice, heard: Heard, started: float) -> None:
+        """The client is gone. 499, as nginx logs it: broken, by nobody's fault, so it counts for and against no arm."""
+        heard.broken, heard.status, heard.finish_reason = True, 499, "client_gone"
+        await asyncio.shield(self._m.record(*self._drafts(), self._interaction(choice, heard, started)))
+
+    def _drafts(self) -> list[Interaction]:
+        """The answer that the cascade's check refused, where there is one: it was paid for."""
+        if self._draft is None:
+            return []
+        choice, heard, started, _ = self._draft
+        return [self._interaction(choice, heard, started, identity=new_id(), role="draft")]
 
     async def _failed(self, choice: Choice, heard: Heard, started: float, e: UpstreamFailed, *, last: bool) -> None:
         heard.status, heard.error, heard.broken = e.status, e.message, self.begun

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import time
-import uuid
 from typing import Any
 
 import msgspec
@@ -120,7 +120,8 @@ class Heard(msgspec.Struct, kw_only=True):
 
 def new_id(endpoint: str = "chat") -> str:
     """An interaction's id, in the shape that the endpoint's clients know."""
-    return ("resp_" if endpoint == "responses" else "chatcmpl-") + uuid.uuid4().hex
+    # Unique, not secret: what may be done with an id is up to the key.
+    return ("resp_%032x" if endpoint == "responses" else "chatcmpl-%032x") % random.getrandbits(128)
 
 
 def _text(content: Any) -> str:

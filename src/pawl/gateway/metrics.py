@@ -49,7 +49,7 @@ class Metrics:
         self._fallbacks = Counter(
             "pawl_cloud_fallbacks", "Answers a cloud gave for a local arm", ("agent",), registry=own
         )
-        self.fallback_share = Gauge(
+        self._fallback_share = Gauge(
             "pawl_cloud_fallback_share", "Share of them among the latest answers", ("agent",), registry=own
         )
         self.fallback_alerts = Counter(
@@ -96,8 +96,10 @@ class Metrics:
         """A request was refused by a limit."""
         self._refused.labels(limit).inc()
 
-    def text(self, routes: Mapping[str, Route], book: LoadBook, now: float) -> bytes:
-        """The exposition."""
+    def text(self, routes: Mapping[str, Route], fallbacks: Mapping[str, float], book: LoadBook, now: float) -> bytes:
+        """The exposition. `fallbacks`: share of cloud fallback by agent."""
+        for agent, share in fallbacks.items():
+            self._fallback_share.labels(agent).set(share)
         for agent, route in routes.items():
             self._share.labels(agent).set(route.percent)
         for name, arm in book.known().items():

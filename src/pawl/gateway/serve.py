@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import socket
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from pawl.gateway.access.tls import certificates
 from pawl.gateway.app import Gateway
 from pawl.gateway.assembly import Parts, SpanSink
 from pawl.gateway.cascade import Grader
-from pawl.gateway.upstream_client import expanded
+from pawl.gateway.upstreams.client import expanded
 from pawl.lake.journal import Journal
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.rollout.control import ControlStore
@@ -85,9 +86,14 @@ def serve(
     listener = _listen(settings)
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", lifespan="on", access_log=False, log_level="warning",
-        timeout_graceful_shutdown=20, server_header=False,
+        timeout_graceful_shutdown=20, server_header=False, proxy_headers=False,
         ssl_context_factory=(lambda _config, _default: secured.context) if secured else None,
     )  # fmt: skip
+    # What exists by now stays for ever: the collector need not walk it again and again while requests wait. What
+    # requests leave behind is freed by counting; cycles are rare.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -11,7 +11,7 @@ from pawl.errors import PawlError
 from pawl.gateway.call import Means, cloud_call
 from pawl.gateway.exchange import PATHS, Asked, Heard, body_for, interaction, new_id, said
 from pawl.gateway.routing.policy import Choice
-from pawl.gateway.upstream_client import UpstreamFailed
+from pawl.gateway.upstreams.client import UpstreamFailed
 from pawl.lake.records import Feedback, Record
 from pawl.rollout.route import Arm, Route
 

@@ -73,7 +73,8 @@ class Meter:
         self._clock = clock
         self._rates: dict[tuple[str, float, str], Rate] = {}
         self._known: dict[tuple[str, str], Spent] = {}  # of all gateways, as last read
-        self._fresh: dict[tuple[str, str], Spent] = {}  # of this one, not written yet
+        # Of this one, not written yet: US dollars, tokens, requests. Lists, because every request adds to four of them.
+        self._fresh: dict[tuple[str, str], list[float]] = {}
 
     def exceeded(self, scope: str, limits: LimitsSpec) -> Exceeded | None:
         """The first limit of a scope that is used up, None where there is room."""
@@ -99,24 +100,34 @@ class Meter:
         if limits.tokens_per_minute is not None and tokens:
             self._rate(scope, limits.tokens_per_minute, "tokens").take(now, tokens)
         for period in periods(now):
-            _add(self._fresh, Spent(scope, period, usd, tokens, 1))
+            fresh = self._fresh.get((scope, period))
+            if fresh is None:
+                fresh = self._fresh[scope, period] = [0.0, 0, 0]
+            fresh[0] += usd
+            fresh[1] += tokens
+            fresh[2] += 1
 
     def spent(self, scope: str, period: str) -> float:
         """US dollars of that scope in that period."""
-        at = (scope, period)
-        return sum(row.usd for table in (self._known, self._fresh) if (row := table.get(at)))
+        known, fresh = self._known.get((scope, period)), self._fresh.get((scope, period))
+        return (known.usd if known else 0.0) + (fresh[0] if fresh else 0.0)
 
     def take_fresh(self) -> list[Spent]:
         """What is to be written; it counts as known from here on."""
-        fresh, self._fresh = list(self._fresh.values()), {}
-        for row in fresh:
-            _add(self._known, row)
-        return fresh
+        fresh, self._fresh = self._fresh, {}
+        rows = [Spent(scope, period, usd, int(tokens), int(n)) for (scope, period), (usd, tokens, n) in fresh.items()]
+        for row in rows:
+            had = self._known.get((row.scope, row.period))
+            self._known[row.scope, row.period] = row if had is None else had.plus(row)
+        return rows
 
     def give_back(self, rows: Iterable[Spent]) -> None:
         """Those could not be written: they are tried again."""
         for row in rows:
-            _add(self._fresh, row)
+            fresh = self._fresh.setdefault((row.scope, row.period), [0.0, 0, 0])
+            fresh[0] += row.usd
+            fresh[1] += row.tokens
+            fresh[2] += row.requests
 
     def learn(self, rows: Iterable[Spent]) -> None:
         """What all gateways have written by now."""
@@ -128,12 +139,6 @@ class Meter:
         if found is None:
             found = self._rates[at] = Rate(per_minute)
         return found
-
-
-def _add(table: dict[tuple[str, str], Spent], row: Spent) -> None:
-    at = (row.scope, row.period)
-    had = table.get(at)
-    table[at] = row if had is None else had.plus(row)
 
 
 def retry_after(seconds: float) -> bytes:

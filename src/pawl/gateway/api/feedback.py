@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
@@ -29,7 +29,7 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     detail: dict[str, Any] = {}
 
 
-class Seen(NamedTuple):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """What is remembered of an interaction that feedback may be about."""
 
     agent: str

@@ -6,6 +6,7 @@ schemas, and a classifier would itself be a place that prompts leak to.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any
 
 import msgspec
@@ -13,6 +14,13 @@ import msgspec
 from pawl.fleet.routing import COMPLEXITIES, Complexity
 
 CHARS_A_TOKEN = 4  # English and JSON; an estimate for routing, never for the bill
+# Each bound that is reached adds a point.
+_PROMPT_TOKENS = (500, 2000, 8000)
+_BRACES = (20, 80)
+_SCHEMA_DEPTH = (2, 4, 7)
+_TOOLS = (1, 6)
+_TURNS = 8
+_WANTED_TOKENS = 2000
 _NODES = 300  # of a JSON schema; deeper parts of a larger one are not looked at
 
 
@@ -80,19 +88,15 @@ def complexity(f: Features, base: int = 0) -> tuple[Complexity, int]:
     """
     points = (
         base
-        + _steps(f.prompt_tokens, 500, 2000, 8000)
-        + _steps(f.braces, 20, 80)
-        + _steps(f.schema_depth, 2, 4, 7)
-        + _steps(f.tools, 1, 6)
-        + _steps(f.turns, 8)
-        + _steps(f.wanted_tokens, 2000)
+        + bisect_right(_PROMPT_TOKENS, f.prompt_tokens)
+        + bisect_right(_BRACES, f.braces)
+        + bisect_right(_SCHEMA_DEPTH, f.schema_depth)
+        + bisect_right(_TOOLS, f.tools)
+        + (f.turns >= _TURNS)
+        + (f.wanted_tokens >= _WANTED_TOKENS)
         + (1 if f.images else 0)
     )
     return COMPLEXITIES[min(points // 2, len(COMPLEXITIES) - 1)], points
-
-
-def _steps(value: int, *bounds: int) -> int:
-    return sum(value >= b for b in bounds)
 
 
 def _depth(node: Any) -> int:

@@ -36,6 +36,8 @@ def order(strategy: Strategy, good: Sequence[Candidate], fallback: Sequence[Cand
     Barred arms are left out; weak ones come after everything that is not weak. Each arm stands once. The first
     choice says why it is not the one that would have been first.
     """
+    if len(good) == 1 and not good[0].barred and not good[0].weak and not fallback:
+        return [Choice(good[0].arm, good[0].why, False)]  # what nearly every request is
     preferred = _ranked(strategy, good)
     seen: set[str] = set()
     sound: list[tuple[Candidate, bool]] = []

@@ -1,0 +1,1 @@
+"""Talking to upstreams: one client, two ways to send."""
