@@ -32,10 +32,22 @@ def control(settings: Settings) -> ControlStore:
 
 
 def lake(settings: Settings) -> ParquetLake:
-    """The lake."""
+    """The lake: a folder, or S3 with its manifest's pointer in the control database."""
     from pawl.lake.parquet_lake import ParquetLake
 
-    return ParquetLake(settings.lake_dir, settings.journal_dir)
+    if settings.lake_url is None:
+        return ParquetLake(settings.lake_dir, settings.journal_dir)
+    from pawl.lake.manifest import PointedManifest
+    from pawl.lake.objects_boto3 import S3Store
+
+    store = S3Store(
+        settings.lake_url,
+        settings.lake_dir / "fetched",
+        endpoint=settings.s3_endpoint,
+        encryption=settings.s3_encryption,
+    )
+    manifests = PointedManifest(store, control(settings))
+    return ParquetLake(settings.lake_dir, settings.journal_dir, store=store, manifests=manifests)
 
 
 def registry(settings: Settings) -> Registry:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pawl import __version__, bootstrap
-from pawl.commands import audit, keys, rollouts
+from pawl.commands import audit, keys, lake, rollouts
 from pawl.commands.acting_key import acting_key
 from pawl.errors import ApprovalInvalid, PawlError
 from pawl.settings import Settings
@@ -21,6 +21,8 @@ app.add_typer(fleet_app, name="fleet")
 app.add_typer(keys.app, name="keys")
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(audit.app, name="audit")
+app.add_typer(lake.app, name="lake")
+app.command("erase")(lake.erase)
 
 Agent = Annotated[str, typer.Argument(help="the agent's name in fleet.yaml")]
 Version = Annotated[str, typer.Argument(help="the version's number in the registry")]

@@ -27,6 +27,11 @@ class Settings(BaseSettings):
     mlflow_port: int = 8720
     standin_port: int = 8730
     prefect_port: int = 8740
+    lake_url: str | None = Field(
+        default=None, description="s3://bucket/prefix for the lake's objects; not given: a folder under PAWL_HOME"
+    )
+    s3_endpoint: str | None = Field(default=None, description="an S3 server other than Amazon's")
+    s3_encryption: Literal["AES256", "aws:kms"] | None = Field(default=None, description="server-side encryption")
     prefect_database: Literal["postgres", "sqlite"] = "postgres"
     journal_sync: Literal["kernel", "fsync"] = Field(
         default="kernel",

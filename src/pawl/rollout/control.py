@@ -149,6 +149,14 @@ class ControlStore(Protocol):
         """Everything spent in those periods."""
         ...
 
+    def pointer(self, name: str) -> tuple[int, str]:
+        """(revision, value) of a named value; (0, "") before the first."""
+        ...
+
+    def move_pointer(self, name: str, revision: int, value: str) -> None:
+        """Set it where `revision` is still current. StaleWrite otherwise."""
+        ...
+
     def audit(self, event: str, by: str, detail: dict[str, Any], at: float) -> None:
         """Append to the hash-chained log."""
         ...

@@ -48,4 +48,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             for change in ("INSERT", "UPDATE", "DELETE")
         ),
     ),
+    ("CREATE TABLE pointers (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT",),
 )

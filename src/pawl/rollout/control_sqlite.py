@@ -94,6 +94,24 @@ class SqliteControl(SqliteAccess):
             self._write_route(db, route_of(saved), self._route_revision(db, saved.agent))
             return saved
 
+    # -- pointers ------------------------------------------------------------------------------------------------
+
+    def pointer(self, name: str) -> tuple[int, str]:
+        row = self._row("SELECT revision, value FROM pointers WHERE name = ?", (name,))
+        return (int(row[0]), str(row[1])) if row else (0, "")
+
+    def move_pointer(self, name: str, revision: int, value: str) -> None:
+        with self._write() as db:
+            row = db.execute("SELECT revision FROM pointers WHERE name = ?", (name,)).fetchone()
+            current = int(row[0]) if row else 0
+            if current != revision:
+                raise StaleWrite(f"pointer {name} is at revision {current}, not {revision}: read it again")
+            db.execute(
+                "INSERT INTO pointers VALUES (?, ?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET revision = excluded.revision, value = excluded.value",
+                (name, revision + 1, value),
+            )
+
     # -- approvals -----------------------------------------------------------------------------------------------
 
     def ask(self, request: Request) -> None:
