@@ -18,7 +18,7 @@ VENDORS = {
     "peft": ("peft",),
     "vllm": ("vllm",),
     "great_expectations": ("great_expectations",),
-    "botocore": ("botocore",),
+    "botocore": ("botocore", "boto3"),  # boto3's errors and settings are botocore's
     "opentelemetry": ("opentelemetry",),
     "genai_prices": ("genai",),
     "jwt": ("jwt",),
