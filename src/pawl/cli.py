@@ -22,6 +22,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(audit.app, name="audit")
 app.add_typer(lake.app, name="lake")
+app.command("import")(lake.take_in)
 app.command("erase")(lake.erase)
 
 Agent = Annotated[str, typer.Argument(help="the agent's name in fleet.yaml")]

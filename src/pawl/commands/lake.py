@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from pawl import bootstrap
 from pawl.commands.acting_key import acting_key
+from pawl.errors import NotAllowed
 from pawl.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="The lake: look, query, compact, expire.")
@@ -77,6 +80,54 @@ def expire(
     detail = {"payloads": bared, "rows": dropped, "payload_days": payload_days, "audit_days": audit_days}
     bootstrap.control(settings).audit("retention", key.name, detail, time.time())
     typer.echo(f"{bared} rows without their text now, {dropped} rows gone")
+
+
+def take_in(
+    form: Annotated[str, typer.Argument(help="openai, langfuse, langsmith, mlflow, csv or junit")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="the export")],
+    agent: Annotated[str, typer.Option(help="whose interactions these are; csv and junit find it themselves")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would be taken and what not, change nothing")
+    ] = False,
+) -> None:
+    """Import another tool's export into the lake. The same file again changes nothing.
+
+    PAWL_API_KEY must hold a key with role operator or admin. Example: pawl import langfuse traces.jsonl --agent
+    functional-negative --dry-run
+    """
+    from pawl.importers.formats import FORMATS
+    from pawl.importers.imported import Reject, Target
+
+    settings = Settings()
+    key = acting_key("operator", "admin")
+    if form not in FORMATS:
+        raise NotAllowed(f"no format {form!r}; there are: {', '.join(FORMATS)}")
+    if form not in ("csv", "junit"):
+        bootstrap.fleet(settings).agent(agent)
+    lake = bootstrap.lake(settings)
+    owners: dict[str, str] = {}
+    if form in ("csv", "junit"):
+        owners = {i.id: name for name in lake.agents() for i in lake.interactions(name)}
+    taken: list[Any] = []
+    rejects: list[Reject] = []
+    for row in FORMATS[form](file, Target(agent, key.id, owners.get)):
+        if isinstance(row, Reject):
+            rejects.append(row)
+        else:
+            taken.extend(row)
+    for record in taken[:3]:
+        typer.echo(f"  {msgspec.json.encode(record).decode()[:160]}")
+    for reject in rejects[:20]:
+        typer.echo(f"  row {reject.row}: {reject.reason}", err=True)
+    if len(rejects) > 20:
+        typer.echo(f"  ... and {len(rejects) - 20} more", err=True)
+    if dry_run:
+        typer.echo(f"{len(taken)} records would be taken, {len(rejects)} rows not; nothing was changed")
+        return
+    lake.add(taken)
+    detail = {"format": form, "records": len(taken), "rejects": len(rejects)}
+    bootstrap.control(settings).audit("import", key.name, detail, time.time())
+    typer.echo(f"{len(taken)} records taken, {len(rejects)} rows not")
 
 
 def erase(

@@ -1,0 +1,1 @@
+"""From other tools' exports to records of the lake."""

@@ -1,0 +1,231 @@
+"""Calls that other tools traced: OpenAI-style logs, Langfuse, LangSmith and MLflow exports (JSON, or JSON lines)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pawl.errors import SourceError
+from pawl.importers.imported import Problem, Reject, Rows, Target, feedback, interaction, messages_of, moment, text_of
+from pawl.lake.records import Record
+
+Row = dict[str, Any]
+
+
+def openai_log(path: Path, target: Target) -> Rows:
+    """Lines with `request` and `response` (or `body`), or the two in one object; times in `created`."""
+
+    def read(row: Row) -> list[Record]:
+        request = _dict(row.get("request") or row.get("body") or row)
+        answer = _dict(row.get("response") or row)
+        answer = _dict(answer.get("body") or answer)
+        usage = _dict(answer.get("usage"))
+        choice = _dict((answer.get("choices") or [{}])[0])
+        made = {
+            "id": answer.get("id"),
+            "at": moment(answer.get("created") or row.get("timestamp") or row.get("created_at")),
+            "model": answer.get("model") or request.get("model"),
+            "messages": messages_of(request),
+            "completion": text_of(choice.get("message") or choice.get("text") or row.get("completion")),
+            "finish_reason": choice.get("finish_reason"),
+            "session": request.get("user"),
+            "prompt_tokens": usage.get("prompt_tokens"),
+            "completion_tokens": usage.get("completion_tokens"),
+            "task": request.get("metadata"),
+        }
+        return [interaction(target, "openai", made)]
+
+    return _read(path, read)
+
+
+def langfuse(path: Path, target: Target) -> Rows:
+    """Observations of type GENERATION; scores with a value of 0 to 1 become feedback."""
+
+    def read(row: Row) -> list[Record]:
+        if str(row.get("type", "GENERATION")).upper() != "GENERATION":
+            raise Problem(f"an observation of type {row['type']}, not GENERATION")
+        at = moment(row.get("startTime") or row.get("timestamp"))
+        usage = _dict(row.get("usage") or row.get("usageDetails"))
+        end = row.get("endTime")
+        made = interaction(
+            target,
+            "langfuse",
+            {
+                "id": row.get("id"),
+                "at": at,
+                "model": row.get("model"),
+                "messages": messages_of(row.get("input")),
+                "completion": text_of(row.get("output")),
+                "session": row.get("sessionId") or row.get("userId") or row.get("traceId"),
+                "prompt_tokens": usage.get("input") or usage.get("promptTokens"),
+                "completion_tokens": usage.get("output") or usage.get("completionTokens"),
+                "cost_usd": row.get("calculatedTotalCost") or row.get("totalCost"),
+                "latency_s": moment(end) - at if end else 0.0,
+                "task": row.get("metadata"),
+            },
+        )
+        said: list[Record] = [made]
+        for score in row.get("scores") or ():
+            if isinstance(score, dict) and isinstance(score.get("value"), int | float):
+                when = moment(score.get("timestamp") or score.get("createdAt") or row.get("startTime"))
+                said.append(
+                    feedback(
+                        target, "langfuse", made.id, made.agent, when, kind="rating", score=float(score["value"]),
+                        detail={"name": score.get("name"), "comment": score.get("comment")},
+                    )
+                )  # fmt: skip
+        return said
+
+    return _read(path, read)
+
+
+def langsmith(path: Path, target: Target) -> Rows:
+    """Runs of type llm; feedback with a score of 0 to 1 comes along."""
+
+    def read(row: Row) -> list[Record]:
+        if row.get("run_type") not in (None, "llm"):
+            raise Problem(f"a run of type {row['run_type']}, not llm")
+        if row.get("error"):
+            raise Problem("the run ended in an error")
+        at = moment(row.get("start_time"))
+        extra = _dict(_dict(row.get("extra")).get("metadata"))
+        made = interaction(
+            target,
+            "langsmith",
+            {
+                "id": row.get("id"),
+                "at": at,
+                "model": extra.get("ls_model_name") or row.get("name"),
+                "messages": messages_of(row.get("inputs")),
+                "completion": text_of(row.get("outputs")),
+                "session": row.get("thread_id") or row.get("session_id") or row.get("trace_id"),
+                "prompt_tokens": row.get("prompt_tokens"),
+                "completion_tokens": row.get("completion_tokens"),
+                "cost_usd": row.get("total_cost"),
+                "latency_s": moment(row["end_time"]) - at if row.get("end_time") else 0.0,
+            },
+        )
+        said: list[Record] = [made]
+        for given in row.get("feedback") or ():
+            if isinstance(given, dict) and isinstance(given.get("score"), int | float):
+                when = moment(given.get("created_at") or row.get("start_time"))
+                said.append(
+                    feedback(
+                        target, "langsmith", made.id, made.agent, when, kind="rating", score=float(given["score"]),
+                        detail={"name": given.get("key"), "comment": given.get("comment")},
+                    )
+                )  # fmt: skip
+        return said
+
+    return _read(path, read)
+
+
+def mlflow_traces(path: Path, target: Target) -> Rows:
+    """Traces as MLflow exports them: the root span's inputs and outputs; assessments become feedback."""
+
+    def read(row: Row) -> list[Record]:
+        info, data = _dict(row.get("info") or row), _dict(row.get("data"))
+        spans = [s for s in data.get("spans") or () if isinstance(s, dict)]
+        root = next((s for s in spans if not s.get("parent_span_id") and not s.get("parent_id")), {})
+        attributes = _dict(root.get("attributes"))
+        asked = _json(row.get("request") or data.get("request") or attributes.get("mlflow.spanInputs"))
+        said = _json(row.get("response") or data.get("response") or attributes.get("mlflow.spanOutputs"))
+        at = moment(info.get("request_time") or info.get("timestamp_ms"))
+        took = info.get("execution_time_ms") or info.get("execution_duration_ms")
+        identity = info.get("trace_id") or info.get("request_id")
+        made = interaction(
+            target,
+            "mlflow",
+            {
+                "id": identity,
+                "at": at,
+                "model": _dict(asked).get("model"),
+                "messages": messages_of(asked),
+                "completion": text_of(said),
+                "session": _dict(info.get("trace_metadata")).get("mlflow.trace.session"),
+                "latency_s": took / 1000 if isinstance(took, int | float) else 0.0,
+            },
+        )
+        found: list[Record] = [made]
+        for given in info.get("assessments") or ():
+            value = _dict(_dict(given).get("feedback")).get("value")
+            value = 1.0 if value is True else 0.0 if value is False else value
+            if isinstance(value, int | float):
+                when = moment(given.get("create_time") or at)
+                found.append(
+                    feedback(
+                        target, "mlflow", made.id, made.agent, when, kind="rating", score=float(value),
+                        detail={"name": given.get("assessment_name") or given.get("name")},
+                    )
+                )  # fmt: skip
+        return found
+
+    return _read(path, read)
+
+
+def _read(path: Path, one: Callable[[Row], list[Record]]) -> Rows:
+    for n, row in _rows(path):
+        if isinstance(row, Reject):
+            yield row
+            continue
+        try:
+            yield one(row)
+        except Problem as e:
+            yield Reject(n, str(e))
+        except (AttributeError, IndexError, KeyError, TypeError) as e:  # another shape than any export has
+            yield Reject(n, f"not understood ({type(e).__name__}: {e})")
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Row | Reject]]:
+    """JSON lines, a JSON list, or an object with `data`; read line by line where it can be."""
+    try:
+        with path.open("rb") as lines:
+            first = lines.read(1)
+            while first and first.isspace():
+                first = lines.read(1)
+            lines.seek(0)
+            if first == b"[" or (first == b"{" and _is_one_object(path)):
+                whole = orjson.loads(lines.read())
+                rows = whole if isinstance(whole, list) else whole.get("data", whole.get("traces", [whole]))
+                for n, row in enumerate(rows, start=1):
+                    yield n, row if isinstance(row, dict) else Reject(n, "no object")
+                return
+            for n, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = orjson.loads(line)
+                except orjson.JSONDecodeError as e:
+                    yield n, Reject(n, f"no JSON: {e}")
+                    continue
+                yield n, row if isinstance(row, dict) else Reject(n, "no object")
+    except OSError as e:
+        raise SourceError(f"{path} cannot be read: {e.strerror}") from e
+    except orjson.JSONDecodeError as e:
+        raise SourceError(f"{path} is neither JSON nor JSON lines: {e}") from e
+
+
+def _is_one_object(path: Path) -> bool:
+    """Whether the first line alone is no JSON: then the file is one object over several lines, or nothing."""
+    with path.open("rb") as lines:
+        try:
+            first = orjson.loads(lines.readline())
+        except orjson.JSONDecodeError:
+            return True
+        return isinstance(first, dict) and isinstance(first.get("data", first.get("traces")), list)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return value
+    return value
