@@ -50,6 +50,7 @@ examples:
 
 exit codes: 0 measured; 1 a server failed, or the stub's counts and the client's disagree; 2 something is missing.
 A peer that is not installed costs its claim, and a message. Close what else runs: any work on the two cores shows.
+Our journal alone grows by some 40 MB a second under load: the folder for temporary files needs 15 GB (--quick: 3 GB).
 docs/benchmarks/gateway.md says how each gateway is configured, and why that is fair.
 """
 
@@ -120,7 +121,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def _measure(args: argparse.Namespace, say: Say) -> int:
     """Start, measure, print. Returns how many peers failed."""
-    cores = Cores.of_this_machine()
+    cores, plan = Cores.of_this_machine(), QUICK if args.quick else FULL
     streams_fit = _raise_open_files()
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="pawl-bench-"))
@@ -128,6 +129,8 @@ def _measure(args: argparse.Namespace, say: Say) -> int:
             say(f"logs are kept in {folder}")
         else:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        if shutil.disk_usage(folder).free < plan.disk_gb * 1e9:
+            raise Missing(f"{folder} has less than {plan.disk_gb:g} GB to write to; set TMPDIR to a larger disk")
         os.sched_setaffinity(0, {cores.load})
         place = Place(folder, cores.gateway, free_port(), args.peers_env.absolute())
         stack.callback(end, place.servers)
@@ -153,7 +156,7 @@ def _measure(args: argparse.Namespace, say: Say) -> int:
                 say(f"no claim about {gateway.name}: {e}")
 
         gateways = [ours, synced, *settled]
-        bench = Bench(place, cores, stub, gateways, QUICK if args.quick else FULL, say)
+        bench = Bench(place, cores, stub, gateways, plan, say)
         say("warming up ...")
         for gateway in gateways:
             bench.warm_up(gateway)
@@ -176,6 +179,8 @@ def _measure(args: argparse.Namespace, say: Say) -> int:
         _warn_of_memory_disk(folder, say)
         claim(bench.rates("fsync", synced, ours))
         say(f"measured for {bench.measured_s:.0f} s")
+        if bench.disturbed:
+            say(f"note: {bench.disturbed} of {bench.turns} turns were disturbed by other processes; quote none of this")
     if not args.json:
         Console().print(table(claims))
     return failures

@@ -45,10 +45,23 @@ class Plan:
     warm_s: int
     latency_requests: int  # a round
     token_requests: int  # a round
+    disk_gb: float  # of journal that ours may write at 15,000 requests/s
 
 
-FULL = Plan(rounds=5, tries=3, window_s=5, batches=12, most_s=16, warm_s=6, latency_requests=2000, token_requests=400)
-QUICK = Plan(rounds=2, tries=1, window_s=1.5, batches=4, most_s=5, warm_s=4, latency_requests=500, token_requests=100)
+FULL = Plan(
+    rounds=5,
+    tries=3,
+    window_s=5,
+    batches=12,
+    most_s=16,
+    warm_s=6,
+    latency_requests=2000,
+    token_requests=400,
+    disk_gb=15,
+)
+QUICK = Plan(
+    rounds=2, tries=1, window_s=1.5, batches=4, most_s=5, warm_s=4, latency_requests=500, token_requests=100, disk_gb=3
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,7 @@ class Bench:
         self._counter = http.client.HTTPConnection("127.0.0.1", place.stub_port, timeout=30)
         self._rough: dict[str, float] = {}  # requests/s, from the warm-up
         self.measured_s = 0.0
+        self.turns = self.disturbed = 0
 
     def warm_up(self, gateway: Gateway) -> None:
         """Load it once, uncounted, and learn how long its windows have to be."""
@@ -120,6 +134,8 @@ class Bench:
             window_s = max(self._plan.window_s, self._plan.batches * batch_s)
             turn = self._run(gateway, math.ceil(min(ramp_s + window_s, self._plan.most_s)), ramp_s)
             self._rough[gateway.name] = turn.rate
+        self.turns += 1
+        self.disturbed += turn.others > _QUIET
         if turn.others > _QUIET:
             self._say(f"note: other processes took {turn.others:.0%} of a core beside {gateway.name}; close what runs")
         elif turn.used < _BUSY:
