@@ -190,6 +190,18 @@ def test_an_unreadable_manifest_is_an_error_and_no_empty_lake(tmp_path: Path) ->
         lake(tmp_path).interactions("a")
 
 
+def test_only_the_bad_lines_of_a_segment_are_kept_aside(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", "one")
+    journal.append([interaction(1)])
+    journal.append_lines(b"00000000 {}\n")
+    journal.append([interaction(2)])
+    journal.close()
+    lake(tmp_path).ingest()
+    (aside,) = (tmp_path / "journal").iterdir()
+    assert aside.suffix == ".damaged" and aside.read_bytes() == b"00000000 {}\n"
+    assert [i.id for i in lake(tmp_path).interactions("a")] == ["i1", "i2"]
+
+
 def test_older_records_are_read_with_defaults(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -200,6 +200,39 @@ def test_erasure_takes_a_person_out_everywhere_and_keeps_late_records_out(lake: 
     assert lake().erase("nobody", AT) == []
 
 
+def test_the_same_import_after_compaction_is_still_once(lake: Open) -> None:
+    for n in range(3):
+        lake().add([interaction(n), feedback(n)])
+    lake().compact(AT)
+    assert lake().add([interaction(0), feedback(0), interaction(9)]) == 1
+    assert query(lake(), "SELECT count(*) FROM interactions")[1] == [(4,)]
+
+
+def test_erasure_finds_the_user_field_too(lake: Open) -> None:
+    lake().add([interaction(1, user="ann"), interaction(2, user="bob")])
+    assert lake().erase("ann", AT + DAY) == ["i1"]
+
+
+def test_a_step_computed_from_what_is_gone_changes_nothing(lake: Open) -> None:
+    lake().add([interaction(1), interaction(2)])
+    lake().add([interaction(3)])
+    slow = lake()
+    old = list(slow.manifest().objects)
+    merged = slow._write([row for o in old for row in slow._read(Interaction, o)])
+    lake().erase("s1", AT + DAY)  # meanwhile, on another machine
+    with pytest.raises(LakeError, match="run it again"):
+        slow._replace(old, merged, AT)
+    assert [i.id for i in lake().interactions("a")] == ["i2", "i3"]
+
+
+def test_owners_are_found_without_reading_everything(lake: Open, tmp_path: Path) -> None:
+    lake().add([interaction(n) for n in range(5)])
+    journalled(tmp_path, interaction(7, key_id="other"))
+    reader = lake()
+    assert reader.owners({"i3", "i7", "nobody"}) == {"i3": ("a", "k", "base"), "i7": ("a", "other", "base")}
+    assert reader._cache == {}
+
+
 def test_sql_over_the_lake_and_over_nothing_else(lake: Open, tmp_path: Path) -> None:
     lake().add([*map(interaction, range(20)), *map(feedback, range(10))])
     names, rows = query(

@@ -20,6 +20,7 @@ class Upstream:
         self.statuses: dict[str, list[tuple[int, dict[str, str]]]] = {}  # model -> answers to give first
         self.calls: dict[str, list[dict[str, Any]]] = {}  # model -> tool calls of its answer
         self.delay_s = 0.0
+        self.delays: dict[str, float] = {}  # by model, instead of it
         upstream = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -47,7 +48,7 @@ class Upstream:
 
     def answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         model = body["model"]
-        time.sleep(self.delay_s)
+        time.sleep(self.delays.get(model, self.delay_s))
         if self.statuses.get(model):
             status, headers = self.statuses[model].pop(0)
             self._send(handler, status, {"error": {"message": "told to"}}, headers)

@@ -65,6 +65,20 @@ def test_tokens_a_minute_count_what_answers_used(live: LiveGateway) -> None:
     assert [live.request(CHAT, ASK, mine)[0] for _ in range(3)] == [200, 200, 429]
 
 
+def test_who_leaves_a_stream_early_pays_for_what_was_read(gateway: Start) -> None:
+    live = gateway(FLEET.replace("shadow: cloud", "first_champion: cloud"))
+    live.upstream.answers["big"] = " ".join(["word"] * 20_000)
+    mine = key(live, limits=LimitsSpec(usd_per_day=1))
+    stream = live.client(mine).chat.completions.create(**ASK, stream=True)  # type: ignore[call-overload]
+    for _ in range(50):
+        next(stream)
+    stream.response.close()
+    until(lambda: any(i.status == 499 for i in live.recorded()))
+    left = next(i for i in live.recorded() if i.status == 499)
+    assert left.completion_tokens > 10 and left.cost_usd > 1
+    assert live.request(CHAT, ASK, mine)[0] == 429
+
+
 def test_a_budget_survives_a_restart_and_names_itself(gateway: Start) -> None:
     live = gateway(FLEET.replace("shadow: cloud", "first_champion: cloud"))  # 7 USD an answer
     mine = key(live, limits=LimitsSpec(usd_per_day=10))

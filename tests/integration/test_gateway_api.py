@@ -238,6 +238,18 @@ def test_a_batch_can_be_cancelled_and_belongs_to_its_key(live: LiveGateway) -> N
         live.client().batches.cancel(made.id)
 
 
+def test_a_batch_keeps_to_the_privacy_it_was_made_with(live: LiveGateway) -> None:
+    live.upstream.failing.add("base")  # the cloud stands behind it
+    file = live.client().files.create(file=("in.jsonl", io.BytesIO(lines(3))), purpose="batch")
+    asked: Any = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    with pytest.raises(openai.BadRequestError, match="x-pawl-privacy"):
+        live.client().batches.create(**asked, extra_headers={"x-pawl-privacy": "secret"})
+    made = live.client().batches.create(**asked, extra_headers={"x-pawl-privacy": "local_only"})
+    done = ended(live, made.id)
+    assert done.request_counts.failed == 3 and "big" not in live.upstream.models()
+    assert {i.privacy for i in answers(live)} == {"local_only"}
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"{", b"[1]\n", lines(1) + lines(1), lines(1, stream=True), lines(1).replace(b"POST", b"GET"),

@@ -137,6 +137,16 @@ def test_more_than_the_queue_holds_is_refused_at_once(gateway: Start) -> None:
     assert max(took for _, took, _ in refused) < 0.45, "early: before a turn would have come"
 
 
+def test_calls_that_waited_do_not_follow_others_into_a_dead_upstream(gateway: Start) -> None:
+    live = gateway(fleet(local="max_in_flight: 1, timeout_s: 0.4, retries: 0, breaker: {{consecutive: 2}}"))
+    live.upstream.delays["base"] = 5.0
+    began = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        said = list(pool.map(lambda _: chat(live), range(12)))
+    assert said == ["I am big"] * 12 and time.monotonic() - began < 3
+    assert live.upstream.models().count("base") <= 3
+
+
 def test_a_full_queue_overflows_into_the_fallback(gateway: Start) -> None:
     live = gateway(fleet(local="max_in_flight: 1, max_waiting: 0"))
     live.upstream.delay_s = 0.3

@@ -103,6 +103,17 @@ def test_spending_is_counted_once_between_gateways(tmp_path: Path) -> None:
     assert one.exceeded("key:k", limits) is not None
 
 
+def test_a_database_that_cannot_be_written_does_not_multiply_what_was_spent() -> None:
+    clock = Clock()
+    meter, limits = Meter(clock), LimitsSpec(usd_per_day=5.0)
+    meter.used("key:k", limits, 10, 0.1)
+    for _ in range(60):
+        meter.give_back(meter.take_fresh())
+    assert meter.spent("key:k", "2026-11-21") == pytest.approx(0.1)
+    (day, _) = meter.take_fresh()
+    assert (day.usd, day.tokens, day.requests) == (pytest.approx(0.1), 10, 1)
+
+
 def test_retry_after_is_whole_seconds_and_never_none() -> None:
     assert [retry_after(s) for s in (0.0, 0.2, 1.0, 1.1, 59.5)] == [b"1", b"1", b"1", b"2", b"60"]
     assert Spent("s", "p", 1, 2, 3).plus(Spent("s", "p", 1, 1, 1)) == Spent("s", "p", 2, 3, 4)

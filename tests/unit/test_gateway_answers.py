@@ -62,6 +62,12 @@ def test_cached_tokens_are_never_more_than_the_prompts() -> None:
     assert (heard.prompt_tokens, heard.cached_tokens) == (5, 5)
 
 
+def test_what_is_no_text_and_no_count_is_not_recorded_as_one() -> None:
+    heard = Heard()
+    heard.whole({"choices": [{"message": {"content": "a"}, "finish_reason": 7}], "usage": {"prompt_tokens": True}})
+    assert (heard.finish_reason, heard.prompt_tokens) == (None, 0)
+
+
 def test_ids_are_in_the_endpoints_shape_and_differ() -> None:
     assert new_id().startswith("chatcmpl-") and new_id("responses").startswith("resp_")
     assert len({new_id() for _ in range(10_000)}) == 10_000
@@ -83,6 +89,8 @@ SCHEMA = {"type": "object", "required": ["n"], "properties": {"n": {"type": "int
         ({"type": "json_schema", "json_schema": {"schema": SCHEMA}}, "n = 1", False),
         ({"type": "json_schema", "json_schema": {"schema": {"type": 7}}}, "{}", True),
         ({"type": "json_schema"}, "{}", True),
+        ({"type": "json_schema", "json_schema": {"schema": {"$ref": "http://127.0.0.1:9/x"}}}, "{}", True),
+        ({"type": "json_schema", "json_schema": {"schema": {"$ref": "file:///etc/passwd"}}}, "{}", True),
     ],
 )
 def test_a_schema_check_refuses_what_does_not_fit_and_nothing_else(shape: Any, text: str, good: bool) -> None:
@@ -101,8 +109,9 @@ async def test_a_grader_decides_by_its_bound_and_one_that_fails_lets_through() -
 
 
 def test_prompts_and_inputs_are_recorded_as_messages() -> None:
-    for body, content in (({"prompt": "p"}, "p"), ({"input": ["a", "b"]}, ["a", "b"]), ({}, "")):
-        asked = Asked(id="i", agent="a", session="s", key_id="k", at=0.0, body=body)
+    odd = {"input": "x", "messages": ["a"]}  # what no reader of the lake could take for messages
+    for body, content in (({"prompt": "p"}, "p"), ({"input": ["a", "b"]}, ["a", "b"]), ({}, ""), (odd, "x")):
+        asked = Asked(id="i", agent="a", session="s", key_id="k", at=0.0, body=body, endpoint="embeddings")
         assert said(asked) == [{"role": "user", "content": content}]
     assert json.dumps(said(Asked(id="i", agent="a", session="s", key_id="k", at=0.0, body={"messages": []}))) == "[]"
 

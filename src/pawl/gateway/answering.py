@@ -29,19 +29,26 @@ class Answering:
         if plan.barred:
             self._tell_blocks(asked, plan)
         call = Call(m, asked, route, form, send)
+        try:
+            await self._through(plan, call, asked, route)
+        finally:
+            await call.abandoned()
+
+    async def _through(self, plan: Plan, call: Call, asked: Asked, route: Route) -> None:
+        m = self._m
         failed: UpstreamFailed | None = None
         for n, choice in enumerate(plan.choices):
             arm = choice.arm
             if call.waits_for not in (None, arm.upstream):
                 continue
-            if n and not m.book.arm(arm).breaker.admits(time.monotonic()):
-                continue  # it opened since the plan was made
             gate = m.book.turnstiles[arm.upstream]
             try:
                 await gate.enter()
             except QueueFull:
                 continue
             try:
+                if not m.book.arm(arm).breaker.admits(time.monotonic()):
+                    continue  # it opened since the plan was made, or while this call waited for its turn
                 failed = await call.attempt(choice, last=n == len(plan.choices) - 1)
             finally:
                 gate.leave()

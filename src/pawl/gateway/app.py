@@ -146,9 +146,13 @@ class Gateway:
                 form = EmbeddingsForm(asked)
         await self._answer(asked, key, form, receive, send)
 
-    async def ask(self, path: str, body: dict[str, Any], key: Key) -> tuple[int, dict[str, Any]]:
+    async def ask(
+        self, path: str, body: dict[str, Any], key: Key, headers: dict[str, str]
+    ) -> tuple[int, dict[str, Any]]:
         """One line of a batch, as its client would ask; (status, answer), `retry_after` in it where that was said."""
-        scope = {"type": "http", "method": "POST", "path": path, "headers": []}
+        self._p.door.terms[key.id] = key.terms
+        sent = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": sent}
         said: list[dict[str, Any]] = []
 
         async def nothing() -> dict[str, Any]:

@@ -177,10 +177,14 @@ class Parts:
         try:
             if fresh:
                 await asyncio.to_thread(self.control.spend, fresh)
-            self.meter.learn(await asyncio.to_thread(self.control.spending, periods(time.time())))
         except Exception:  # budgets go on with what this gateway knows
             self.meter.give_back(fresh)
             log.exception("what was spent could not be written; trying again")
+            return
+        try:
+            self.meter.learn(await asyncio.to_thread(self.control.spending, periods(time.time())))
+        except Exception:
+            log.exception("what was spent could not be read; trying again")
 
 
 _NO_LIMITS = LimitsSpec()

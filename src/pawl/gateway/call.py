@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,6 +27,7 @@ from pawl.gateway.wire import Send, send_json
 from pawl.lake.records import Interaction
 from pawl.rollout.route import Arm, Route
 
+log = logging.getLogger("pawl.gateway")
 _PAUSE_S = (0.05, 0.25)  # before another try, at random in between: callers that failed together must not return so
 _LONGEST_PAUSE_S = 2.0  # a Retry-After beyond it is not waited for
 
@@ -137,7 +139,11 @@ class Call:
             return True
         if cascade.upstream not in self._reach():
             return True  # nobody stronger may see it
-        return await passes(cascade, self._asked, heard, self._m.graders.get(self._asked.agent))
+        try:
+            return await passes(cascade, self._asked, heard, self._m.graders.get(self._asked.agent))
+        except Exception:  # a check that breaks must cost nobody an answer
+            log.exception("the cascade's check failed; the answer passes")
+            return True
 
     async def _stream(self, choice: Choice, heard: Heard, started: float) -> None:
         m, arm = self._m, choice.arm
@@ -153,13 +159,15 @@ class Call:
     async def _finish(self, choice: Choice, heard: Heard, started: float, body: dict[str, object] | None) -> None:
         m = self._m
         try:
-            await m.record(*self._drafts(), self._interaction(choice, heard, started))
+            # Shielded: once the line is in the journal, whatever counts must hear of it.
+            await asyncio.shield(m.record(*self._drafts(), self._interaction(choice, heard, started)))
         except LakeError as e:
             if not self.begun:
                 raise
             # It has the text, and is told that it does not count.
             await self._event(choice, self._form.broken(str(e)), more=False)
             return
+        self._draft = None
         if body is None:
             await self._event(choice, self._form.end(), more=False)
         else:
@@ -169,7 +177,16 @@ class Call:
     async def _left(self, choice: Choice, heard: Heard, started: float) -> None:
         """The client is gone. 499, as nginx logs it: broken, by nobody's fault, so it counts for and against no arm."""
         heard.broken, heard.status, heard.finish_reason = True, 499, "client_gone"
-        await asyncio.shield(self._m.record(*self._drafts(), self._interaction(choice, heard, started)))
+        records = [*self._drafts(), self._interaction(choice, heard, started)]
+        self._draft = None
+        await asyncio.shield(self._m.record(*records))
+
+    async def abandoned(self) -> None:
+        """The request ends without an answer: what a check refused was paid for all the same."""
+        drafts = self._drafts()
+        self._draft = None
+        if drafts:
+            await asyncio.shield(self._m.record(*drafts))
 
     def _drafts(self) -> list[Interaction]:
         """The answer that the cascade's check refused, where there is one: it was paid for."""
@@ -182,7 +199,7 @@ class Call:
         heard.status, heard.error, heard.broken = e.status, e.message, self.begun
         final = (self.begun or last or not e.its_fault) and self._draft is None
         identity = self._asked.id if final else new_id()
-        await self._m.record(self._interaction(choice, heard, started, identity=identity))
+        await asyncio.shield(self._m.record(self._interaction(choice, heard, started, identity=identity)))
         if self.begun:
             await self._event(choice, self._form.broken(e.message), more=False)
 

@@ -46,8 +46,9 @@ def fits(shape: Any, text: str) -> bool:
         return True
     try:
         options = jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS)
-        validator = jsonschema_rs.validator_for(schema["schema"], pattern_options=options)
-    except ValueError as e:
+        # Offline: a `$ref` in a client's schema must not make the gateway fetch files or addresses.
+        validator = jsonschema_rs.validator_for(schema["schema"], pattern_options=options, offline=True)
+    except (ValueError, jsonschema_rs.ReferencingError) as e:
         log.info("a client's JSON schema cannot be used: %s", e)
         return True
     return validator.is_valid(value)

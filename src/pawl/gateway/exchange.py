@@ -11,7 +11,7 @@ import msgspec
 from pawl.fleet.limits import Privacy
 from pawl.fleet.routing import Complexity, Strategy
 from pawl.fleet.upstream import UpstreamSpec
-from pawl.gateway.routing.complexity import Features
+from pawl.gateway.routing.complexity import CHARS_A_TOKEN, Features
 from pawl.gateway.routing.policy import Choice
 from pawl.lake.records import Interaction
 from pawl.monitoring.economics import price
@@ -35,6 +35,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     at: float
     body: dict[str, Any]
+    user: str = ""
     task: dict[str, Any] = {}
     streamed: bool = False
     endpoint: str = "chat"
@@ -72,7 +73,7 @@ class Heard(msgspec.Struct, kw_only=True):
                     self.tool_calls = [c for c in calls if isinstance(c, dict)]
             else:
                 self.text = _text(choice.get("text"))
-            self.finish_reason = choice.get("finish_reason")
+            self.finish_reason = _reason(choice.get("finish_reason"))
         self._usage(body.get("usage"))
 
     def chunk(self, chunk: dict[str, Any], since: float) -> None:
@@ -89,7 +90,7 @@ class Heard(msgspec.Struct, kw_only=True):
                 self.text += part
             if (part or calls) and self.first_token_s is None:
                 self.first_token_s = time.time() - since
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            self.finish_reason = _reason(choice.get("finish_reason")) or self.finish_reason
         self._usage(chunk.get("usage"))
 
     def _grow_calls(self, deltas: Any) -> None:
@@ -128,9 +129,13 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
+def _reason(said: Any) -> str | None:
+    return said if isinstance(said, str) else None
+
+
 def _tokens(said: Any) -> int:
     """A count as an upstream states it; what is no count is none."""
-    return said if isinstance(said, int) and said >= 0 else 0
+    return said if type(said) is int and said >= 0 else 0  # True is no count
 
 
 def body_for(arm: Arm, asked: Asked, *, stream: bool) -> dict[str, Any]:
@@ -162,11 +167,17 @@ def interaction(
     """The record of one call."""
     arm = choice.arm
     shadow = role == "shadow"
+    prompt_tokens, completion_tokens = heard.prompt_tokens, heard.completion_tokens
+    if heard.text and not completion_tokens:
+        # Who leaves before the last chunk, or an upstream that states no usage, is not free: an estimate counts.
+        prompt_tokens = prompt_tokens or asked.features.prompt_tokens
+        completion_tokens = max(1, len(heard.text) // CHARS_A_TOKEN)
     return Interaction(
         id=identity,
         at=started,
         agent=asked.agent,
         session=asked.session,
+        user=asked.user,
         key_id=asked.key_id,
         arm=arm.name,
         arm_kind=arm.kind,
@@ -190,10 +201,10 @@ def interaction(
         error=heard.error,
         streamed=asked.streamed and not shadow,
         broken=heard.broken,
-        prompt_tokens=heard.prompt_tokens,
+        prompt_tokens=prompt_tokens,
         cached_tokens=heard.cached_tokens,
-        completion_tokens=heard.completion_tokens,
-        cost_usd=price(upstream, heard.prompt_tokens, heard.completion_tokens, heard.cached_tokens),
+        completion_tokens=completion_tokens,
+        cost_usd=price(upstream, prompt_tokens, completion_tokens, heard.cached_tokens),
         latency_s=time.time() - started,
         first_token_s=heard.first_token_s,
         task=asked.task,
@@ -202,8 +213,8 @@ def interaction(
 
 def said(asked: Asked) -> list[dict[str, Any]]:
     """What was asked, as messages: a prompt or an input to embed becomes one message of the user."""
-    messages = asked.body.get("messages")
-    if isinstance(messages, list):
+    if asked.endpoint in ("chat", "responses"):
+        messages: list[dict[str, Any]] = asked.body.get("messages", [])
         return messages
     content = asked.body.get("prompt", asked.body.get("input", ""))
     return [{"role": "user", "content": content}]

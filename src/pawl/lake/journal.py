@@ -37,6 +37,7 @@ class Segment(NamedTuple):
     records: list[Record]
     corrupt: int  # whole lines that fail their checksum or are no record
     torn: bool
+    bad: tuple[bytes, ...] = ()  # the corrupt lines as they stand
 
 
 def encode_line(record: Record) -> bytes:
@@ -49,15 +50,15 @@ def parse(data: bytes) -> Segment:
     """All whole records in `data`; never raises, whatever the bytes are."""
     *lines, rest = data.split(b"\n")
     records: list[Record] = []
-    corrupt = 0
+    bad: list[bytes] = []
     for line in lines:
         try:
             if int(line[: HEAD - 1], 16) != zlib.crc32(line[HEAD:]) or line[HEAD - 1 : HEAD] != b" ":
                 raise ValueError("checksum")
             records.append(_decoder.decode(line[HEAD:]))
         except (ValueError, msgspec.MsgspecError, RecursionError):
-            corrupt += 1
-    return Segment(records, corrupt, bool(rest))
+            bad.append(line)
+    return Segment(records, len(bad), bool(rest), tuple(bad))
 
 
 def read_segment(path: Path) -> tuple[list[Record], int]:

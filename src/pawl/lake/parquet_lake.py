@@ -25,8 +25,13 @@ from pawl.lake.manifest import Erased, FolderManifest, Manifest, ManifestStore, 
 from pawl.lake.objects import FolderStore, ObjectStore
 from pawl.lake.records import Feedback, Interaction, Record
 
-DAMAGED = ".damaged"  # an ingested segment with lines that cannot be read
+DAMAGED = ".damaged"  # lines of an ingested segment that cannot be read
+MOST_CACHED = 2_000_000  # decoded rows that are kept for the next reader
 GRACE_S = 3600.0  # an object that is listed no longer stays so long, for who reads by the manifest before
+
+
+class _Changed(Exception):
+    """The manifest is no longer what this step was computed from."""
 
 
 class ParquetLake:
@@ -51,56 +56,83 @@ class ParquetLake:
 
     def ingest(self) -> int:
         """Move sealed segments into Parquet; returns the number of records moved."""
-        self._journal.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            seal_dead(self._journal)
-            manifest = self._manifests.read()
-            for name in manifest.segments:
-                self._retire(self._journal / name)
-            sealed = sorted(self._journal.glob(f"*{SEALED}"))
-            records = [r for path in sealed for r in read_segment(path)[0]]
-            kept = _without_erased(records, manifest.erased)
-            self._checkpoint("read")
-            objects = self._write(kept)
-            self._checkpoint("written")
-            names = tuple(p.name for p in sealed)
+            return self._ingest()
 
-            def list_them(now: Manifest) -> Manifest:
-                known = {o.path for o in now.objects}
-                fresh = tuple(o for o in objects if o.path not in known)
-                # Of other machines' segments nothing is known here but that they were listed.
-                others = tuple(s for s in now.segments if s not in manifest.segments and s not in names)
-                return msgspec.structs.replace(now, objects=(*now.objects, *fresh), segments=(*others, *names))
+    def _ingest(self) -> int:
+        while True:
+            try:
+                return self._ingest_once()
+            except _Changed:
+                continue
 
-            self._manifests.change(list_them)
-            self._checkpoint("committed")
-            for path in sealed:
-                self._retire(path)
-            self._checkpoint("deleted")
+    def _ingest_once(self) -> int:
+        self._journal.mkdir(parents=True, exist_ok=True)
+        seal_dead(self._journal)
+        manifest = self._manifests.read()
+        for name in manifest.segments:
+            self._retire(self._journal / name)
+        sealed = sorted(self._journal.glob(f"*{SEALED}"))
+        records = [r for path in sealed for r in read_segment(path)[0]]
+        kept = _without_erased(records, manifest.erased)
+        self._checkpoint("read")
+        objects = self._write(kept)
+        self._checkpoint("written")
+        names = tuple(p.name for p in sealed)
+
+        def list_them(now: Manifest) -> Manifest:
+            # Of other machines' segments nothing is known here but that they were listed.
+            others = tuple(s for s in now.segments if s not in manifest.segments and s not in names)
+            return msgspec.structs.replace(_with(now, objects, manifest), segments=(*others, *names))
+
+        self._manifests.change(list_them)
+        self._checkpoint("committed")
+        for path in sealed:
+            self._retire(path)
+        self._checkpoint("deleted")
         return len(records)
 
     @staticmethod
     def _retire(segment: Path) -> None:
-        """An ingested segment goes; one with unreadable lines stays under another name, for nobody to lose them."""
+        """An ingested segment goes; its unreadable lines alone stay, for somebody to look at."""
         try:
-            if read_parsed(segment).corrupt:
-                segment.rename(segment.with_suffix(DAMAGED))
-            else:
-                segment.unlink()  # a torn last line was never acknowledged
+            bad = read_parsed(segment).bad
+            if bad:
+                kept = segment.with_suffix(DAMAGED)
+                kept.touch(0o600)
+                kept.write_bytes(b"".join(line + b"\n" for line in bad))
+            segment.unlink()
         except FileNotFoundError:
             pass
 
     def add(self, records: Iterable[Record]) -> int:
         """Put records from elsewhere (an import) into the lake; returns how many. The same again change nothing."""
-        rows = _without_erased(records, self._manifests.read().erased)
+        given = list(records)
+        with self._locked():
+            while True:
+                try:
+                    return self._add_once(given)
+                except _Changed:
+                    continue
+
+    def _add_once(self, given: list[Record]) -> int:
+        before = self._manifests.read()
+        rows = self._unknown(_without_erased(given, before.erased))
         objects = self._write(rows)
-
-        def list_them(now: Manifest) -> Manifest:
-            known = {o.path for o in now.objects}
-            return msgspec.structs.replace(now, objects=(*now.objects, *(o for o in objects if o.path not in known)))
-
-        self._manifests.change(list_them)
+        self._manifests.change(lambda now: _with(now, objects, before))
         return len(rows)
+
+    def _unknown(self, records: list[Record]) -> list[Record]:
+        """Those that the lake does not hold yet, whatever file they would be in by now."""
+        spans: dict[tuple[type, str], list[float]] = {}
+        for r in records:
+            spans.setdefault((type(r), r.agent), []).append(r.at)
+        known = {
+            (kind, row.id)
+            for (kind, agent), times in spans.items()
+            for row in self._records(kind, agent, min(times), max(times) + 1e-3)
+        }
+        return [r for r in records if (type(r), r.id) not in known]
 
     # -- out
 
@@ -132,6 +164,7 @@ class ParquetLake:
         journalled = [r for r in self._journalled() if isinstance(r, kind) and r.agent == agent]
         for attempt in (1, 2):
             manifest = self._manifests.read()
+            self._forget(manifest)
             found = {r.id: r for r in _without_erased(journalled, manifest.erased) if low <= r.at < high}
             try:
                 for entry in manifest.objects:
@@ -153,6 +186,29 @@ class ParquetLake:
                 except FileNotFoundError:
                     continue
 
+    def _forget(self, manifest: Manifest) -> None:
+        """Drop what is listed no longer, and everything where too much is kept."""
+        listed = {o.path for o in manifest.objects}
+        for path in [p for p in self._cache if p not in listed]:
+            self._cache.pop(path, None)
+        if sum(map(len, list(self._cache.values()))) > MOST_CACHED:
+            self._cache.clear()
+
+    def owners(self, ids: set[str]) -> dict[str, tuple[str, str, str]]:
+        """id -> (agent, key, arm) of those interactions that exist; reads four columns and keeps nothing."""
+        from pawl.lake import tables_pyarrow as tables
+
+        found = {
+            r.id: (r.agent, r.key_id, r.arm) for r in self._journalled() if isinstance(r, Interaction) and r.id in ids
+        }
+        for entry in self._manifests.read().objects:
+            if entry.table == "interactions" and len(found) < len(ids):
+                for identity, agent, key, arm in tables.columns(
+                    self._store.fetch(entry.path), ("id", "agent", "key_id", "arm"), ids
+                ):
+                    found[identity] = (agent, key, arm)
+        return found
+
     def _read(self, kind: type[Any], entry: Object) -> list[Any]:
         if entry.path not in self._cache:
             from pawl.lake import tables_pyarrow as tables
@@ -171,6 +227,10 @@ class ParquetLake:
 
     def compact(self, now: float) -> int:
         """Merge the files of each day and agent into one; returns how many went. Then sweep what is past its grace."""
+        with self._locked():
+            return self._compact(now)
+
+    def _compact(self, now: float) -> int:
         groups: dict[tuple[str, str, str, bool], list[Object]] = {}
         for o in self._manifests.read().objects:
             groups.setdefault((o.table, _date(o), o.agent, o.bare), []).append(o)
@@ -181,7 +241,7 @@ class ParquetLake:
                 rows = {row.id: row for o in group for row in self._read(kind, o)}
                 self._replace(group, self._write(rows.values(), bare=bare), now)
                 merged += len(group) - 1
-        self.sweep(now)
+        self._sweep(now, GRACE_S)
         return merged
 
     def expire(self, now: float, *, payload_days: float = 400, audit_days: float = 6 * 365.25) -> tuple[int, int]:
@@ -189,6 +249,10 @@ class ParquetLake:
 
         After `payload_days` prompts, answers and details go, figures stay; after `audit_days` the row goes too.
         """
+        with self._locked():
+            return self._expire(now, payload_days, audit_days)
+
+    def _expire(self, now: float, payload_days: float, audit_days: float) -> tuple[int, int]:
         bared = dropped = 0
         for o in self._manifests.read().objects:
             if o.last < now - audit_days * 86_400:
@@ -199,7 +263,7 @@ class ParquetLake:
                 rows = [bare(row) for row in self._read(kind, o)]
                 self._replace([o], self._write(rows, bare=True), now)
                 bared += o.rows
-        self.sweep(now)
+        self._sweep(now, GRACE_S)
         return bared, dropped
 
     def erase(self, subject: str, now: float) -> list[str]:
@@ -208,7 +272,11 @@ class ParquetLake:
         A subject is a session, the OpenAI field `user`, or `metadata.subject`. What is still in the journal of a
         running gateway, or arrives late, is dropped when it is ingested, and read by nobody meanwhile.
         """
-        self.ingest()
+        with self._locked():
+            return self._erase(subject, now)
+
+    def _erase(self, subject: str, now: float) -> list[str]:
+        self._ingest()
         mark = Erased(subject_digest(subject), now)
         self._manifests.change(lambda m: msgspec.structs.replace(m, erased=(*m.erased, mark)))
         objects = self._manifests.read().objects
@@ -230,11 +298,15 @@ class ParquetLake:
             kind = Interaction if o.table == "interactions" else Feedback
             rows = [r for r in self._read(kind, o) if (r.id if kind is Interaction else r.interaction) not in gone]
             self._replace([o], self._write(rows, bare=o.bare), now)
-        self.sweep(now, grace_s=0.0)
+        self._sweep(now, 0.0)
         return list(gone)
 
     def sweep(self, now: float, grace_s: float = GRACE_S) -> None:
         """Delete objects that are listed no longer and whose grace is over."""
+        with self._locked():
+            self._sweep(now, grace_s)
+
+    def _sweep(self, now: float, grace_s: float) -> None:
         manifest = self._manifests.read()
         listed = {o.path for o in manifest.objects}
         over = [r for r in manifest.removed if r.at <= now - grace_s]
@@ -254,6 +326,8 @@ class ParquetLake:
         paths = {o.path for o in old} - {o.path for o in new}
 
         def swap(m: Manifest) -> Manifest:
+            if not paths <= {o.path for o in m.objects}:
+                raise LakeError("another machine changed the lake meanwhile; nothing was changed here: run it again")
             kept = tuple(o for o in m.objects if o.path not in paths)
             known = {o.path for o in kept}
             fresh = tuple(o for o in new if o.path not in known)
@@ -294,10 +368,18 @@ class ParquetLake:
             yield
 
 
+def _with(now: Manifest, objects: list[Object], before: Manifest) -> Manifest:
+    """`now` with the objects. _Changed where a subject was erased since `before`: they may hold what it took out."""
+    if now.erased != before.erased:
+        raise _Changed
+    known = {o.path for o in now.objects}
+    return msgspec.structs.replace(now, objects=(*now.objects, *(o for o in objects if o.path not in known)))
+
+
 def bare(record: Any) -> Any:
     """A record without what people wrote (pure)."""
     if isinstance(record, Interaction):
-        return msgspec.structs.replace(record, messages=[], completion="", tool_calls=[], error=None, task={})
+        return msgspec.structs.replace(record, messages=[], completion="", tool_calls=[], error=None, task={}, user="")
     return msgspec.structs.replace(record, detail={})
 
 
@@ -307,7 +389,7 @@ def subject_digest(subject: str) -> str:
 
 
 def _is_about(made: Interaction, digest: str) -> bool:
-    named = {made.session, str(made.task.get("subject", ""))} - {""}
+    named = {made.session, made.user, str(made.task.get("subject", ""))} - {""}
     return any(subject_digest(n) == digest for n in named)
 
 

@@ -18,6 +18,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="record",
     at: float  # epoch seconds at which the request arrived
     agent: str
     session: str
+    user: str = ""  # OpenAI's field, as the client set it
     key_id: str
     arm: str  # adapter version, the base model's served name, or an upstream's name
     arm_kind: ArmKind

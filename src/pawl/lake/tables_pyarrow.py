@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pawl.lake.records import Feedback, Interaction, Record
@@ -72,3 +73,10 @@ def read(kind: type[Kind], path: Path) -> list[Kind]:
         )
         for row in pq.ParquetFile(path).read().to_pylist()
     ]
+
+
+def columns(path: Path, names: tuple[str, ...], ids: set[str]) -> list[tuple[Any, ...]]:
+    """Those columns of the rows with such an id; `names` begin with "id"."""
+    table = pq.ParquetFile(path).read(columns=list(names))
+    picked = table.filter(pc.is_in(table["id"], pa.array(sorted(ids), pa.string())))
+    return list(zip(*(picked[n].to_pylist() for n in names), strict=True))

@@ -124,7 +124,10 @@ class Meter:
     def give_back(self, rows: Iterable[Spent]) -> None:
         """Those could not be written: they are tried again."""
         for row in rows:
-            fresh = self._fresh.setdefault((row.scope, row.period), [0.0, 0, 0])
+            at = (row.scope, row.period)
+            if (known := self._known.get(at)) is not None:
+                self._known[at] = known.plus(Spent(row.scope, row.period, -row.usd, -row.tokens, -row.requests))
+            fresh = self._fresh.setdefault(at, [0.0, 0, 0])
             fresh[0] += row.usd
             fresh[1] += row.tokens
             fresh[2] += row.requests

@@ -11,6 +11,7 @@ import msgspec
 from pawl.gateway.access.auth import CLIENTS, Doorkeeper
 from pawl.gateway.api.batches import Batches
 from pawl.gateway.api.files import Files
+from pawl.gateway.api.understand import hints
 from pawl.gateway.wire import Receive, Scope, Send, read_json, send_bytes, send_json
 
 Handler = Callable[[Scope, Receive, Send, str], Awaitable[None]]
@@ -61,7 +62,8 @@ class BatchPaths:
     async def _create(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         key = await self._door.admit(scope, CLIENTS)
         body = await read_json(receive, self._most)
-        await send_json(send, 200, (await asyncio.to_thread(self._batches.create, body, key)).shown())
+        made = await asyncio.to_thread(self._batches.create, body, key, hints(scope))
+        await send_json(send, 200, made.shown())
 
     async def _batches_of_key(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         key = await self._door.admit(scope, CLIENTS)

@@ -37,8 +37,8 @@ _NAME = re.compile(r"^batch_[0-9a-f]{24}$")
 log = logging.getLogger("pawl.batches")
 Status = Literal["in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled", "failed"]
 OPEN: tuple[Status, ...] = ("in_progress", "finalizing", "cancelling")
-# (endpoint path, body, key) -> (status, answer)
-Ask = Callable[[str, dict[str, Any], Key], Awaitable[tuple[int, dict[str, Any]]]]
+# (endpoint path, body, key, headers) -> (status, answer)
+Ask = Callable[[str, dict[str, Any], Key, dict[str, str]], Awaitable[tuple[int, dict[str, Any]]]]
 
 
 class Batch(msgspec.Struct, kw_only=True):
@@ -58,6 +58,7 @@ class Batch(msgspec.Struct, kw_only=True):
     error_file_id: str | None = None
     ended_at: int | None = None
     metadata: dict[str, str] | None = None
+    headers: dict[str, str] = {}  # x-pawl-... of the request that made it: they hold for each line
 
     def shown(self) -> dict[str, Any]:
         """As the API shows it."""
@@ -93,7 +94,7 @@ class Batches:
 
     # -- what clients do
 
-    def create(self, body: Any, key: Key) -> Batch:
+    def create(self, body: Any, key: Key, headers: dict[str, str]) -> Batch:
         """A new batch. Refused(400) names the first line of its file that is wrong."""
         if not isinstance(body, dict) or body.get("endpoint") not in ENDPOINTS:
             raise Refused(400, f"`endpoint` must be one of {', '.join(ENDPOINTS)}")
@@ -117,6 +118,7 @@ class Batches:
             expires_at=now + int(WINDOW_S),
             total=total,
             metadata=metadata,
+            headers=headers,
         )
         (self._folder / made.id).mkdir(parents=True, mode=0o700)
         self._save(made)
@@ -217,7 +219,7 @@ class Batches:
         while True:
             if not self._still_valid(batch.key):
                 return 401, Refused(401, "the batch's key was revoked", "authentication_error").body()
-            status, answer = await self._ask(batch.endpoint, body, batch.key)
+            status, answer = await self._ask(batch.endpoint, body, batch.key, batch.headers)
             if status not in (429, 503) or time.time() > batch.expires_at or (folder / "cancel").exists():
                 return status, answer
             wait = answer.pop("retry_after", 1.0)

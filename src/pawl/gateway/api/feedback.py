@@ -51,7 +51,7 @@ class FeedbackDesk:
     def remember(self, made: Interaction) -> None:
         """This interaction may get feedback."""
         self._seen[made.id] = Seen(made.agent, made.key_id, made.arm)
-        if len(self._seen) > _REMEMBER:
+        while len(self._seen) > _REMEMBER:
             self._seen.popitem(last=False)
 
     def arm_of(self, interaction: str) -> str | None:
@@ -70,11 +70,7 @@ class FeedbackDesk:
         return read_feedback(rows, key, self._seen.get)
 
     def _search(self, ids: set[str]) -> dict[str, Seen]:
-        found: dict[str, Seen] = {}
-        for agent in self._agents:
-            rows = self._lake.interactions(agent)
-            found.update((i.id, Seen(agent, i.key_id, i.arm)) for i in rows if i.id in ids)
-        return found
+        return {i: Seen(*owner) for i, owner in self._lake.owners(ids).items() if owner[0] in self._agents}
 
 
 def read_feedback(rows: list[Any], key: Key, find: Callable[[str], Seen | None]) -> list[Feedback]:

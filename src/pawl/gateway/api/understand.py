@@ -62,10 +62,12 @@ class Reader:
         return Asked(
             id=new_id(),
             agent=EMBEDDINGS,
-            session="",
+            session=header(scope, b"x-pawl-session") or _user(body),
+            user=_user(body),
             key_id=key.id,
             at=at,
             body=body,
+            task=_task(body),
             endpoint="embeddings",
             # At least local: no agent's own privacy covers these texts.
             privacy=narrowest(("local_only", self._fleet.gateway.privacy, key.terms.privacy, _privacy(scope))),
@@ -95,19 +97,18 @@ class Reader:
             raise Refused(400, "`stream_options` must be an object")
         if not isinstance(body.get("stream") or False, bool):
             raise Refused(400, "`stream` must be true or false")
-        metadata = body.get("metadata")
         identity = new_id(endpoint)
-        user = body.get("user")
         looks = features(body)
         level, _ = complexity(looks, agent.routing.base_complexity)
         return Asked(
             id=identity,
             agent=agent.name,
-            session=header(scope, b"x-pawl-session") or (user if isinstance(user, str) and user else identity),
+            session=header(scope, b"x-pawl-session") or _user(body) or identity,
+            user=_user(body),
             key_id=key.id,
             at=at,
             body=body,
-            task=metadata if isinstance(metadata, dict) else {},
+            task=_task(body),
             streamed=bool(body.get("stream")),
             endpoint=endpoint,
             features=looks,
@@ -117,10 +118,27 @@ class Reader:
         )
 
 
+def _user(body: dict[str, Any]) -> str:
+    user = body.get("user")
+    return user if isinstance(user, str) else ""
+
+
+def _task(body: dict[str, Any]) -> dict[str, Any]:
+    metadata = body.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
 def _object(body: Any) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Refused(400, "the body must be a JSON object")
     return body
+
+
+def hints(scope: Scope) -> dict[str, str]:
+    """The headers that narrow or steer a request, checked. Refused(400) where one says nothing known."""
+    _privacy(scope), _strategy(scope)
+    named = ("x-pawl-privacy", "x-pawl-strategy", "x-pawl-session")
+    return {name: value for name in named if (value := header(scope, name.encode())) is not None}
 
 
 def _privacy(scope: Scope) -> Privacy | None:

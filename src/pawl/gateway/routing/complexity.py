@@ -51,7 +51,7 @@ def features(body: dict[str, Any]) -> Features:
     if not isinstance(messages, list):
         messages = [{"content": body.get("prompt")}]
     for message in messages:
-        content = message.get("content")
+        content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, str):
             chars += len(content)
             braces += content.count("{")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Mapping
 
@@ -52,7 +53,8 @@ class Turnstile:
             if turn.done() and not turn.cancelled():
                 self.leave()  # the turn came in the same moment: it goes to the next
             else:
-                self._waiting.remove(turn)
+                with contextlib.suppress(ValueError):  # `leave` has passed over it already
+                    self._waiting.remove(turn)
             raise
 
     def leave(self) -> None:

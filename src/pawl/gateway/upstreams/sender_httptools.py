@@ -118,7 +118,7 @@ class _Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether the answer is whole and the connection may be kept."""
-        return self._keep and self.open
+        return self._keep and self.open and not self._paused  # one that is held back would never hear an answer
 
     def _fail(self, why: Exception) -> None:
         self._broken = self._broken or why
