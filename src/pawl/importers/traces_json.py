@@ -10,7 +10,7 @@ import orjson
 
 from pawl.errors import SourceError
 from pawl.importers.imported import Problem, Reject, Rows, Target, feedback, interaction, messages_of, moment, text_of
-from pawl.lake.records import Record
+from pawl.lake.records import Interaction, Record
 
 Row = dict[str, Any]
 
@@ -67,17 +67,7 @@ def langfuse(path: Path, target: Target) -> Rows:
                 "task": row.get("metadata"),
             },
         )
-        said: list[Record] = [made]
-        for score in row.get("scores") or ():
-            if isinstance(score, dict) and isinstance(score.get("value"), int | float):
-                when = moment(score.get("timestamp") or score.get("createdAt") or row.get("startTime"))
-                said.append(
-                    feedback(
-                        target, "langfuse", made.id, made.agent, when, kind="rating", score=float(score["value"]),
-                        detail={"name": score.get("name"), "comment": score.get("comment")},
-                    )
-                )  # fmt: skip
-        return said
+        return [made, *_ratings(target, "langfuse", made, row.get("scores"), "value", "name", row.get("startTime"))]
 
     return _read(path, read)
 
@@ -108,17 +98,7 @@ def langsmith(path: Path, target: Target) -> Rows:
                 "latency_s": moment(row["end_time"]) - at if row.get("end_time") else 0.0,
             },
         )
-        said: list[Record] = [made]
-        for given in row.get("feedback") or ():
-            if isinstance(given, dict) and isinstance(given.get("score"), int | float):
-                when = moment(given.get("created_at") or row.get("start_time"))
-                said.append(
-                    feedback(
-                        target, "langsmith", made.id, made.agent, when, kind="rating", score=float(given["score"]),
-                        detail={"name": given.get("key"), "comment": given.get("comment")},
-                    )
-                )  # fmt: skip
-        return said
+        return [made, *_ratings(target, "langsmith", made, row.get("feedback"), "score", "key", row.get("start_time"))]
 
     return _read(path, read)
 
@@ -164,6 +144,22 @@ def mlflow_traces(path: Path, target: Target) -> Rows:
         return found
 
     return _read(path, read)
+
+
+def _ratings(
+    target: Target, source: str, made: Interaction, rows: Any, value: str, name: str, otherwise: Any
+) -> list[Record]:
+    """Feedback from a call's scores, by the fields of value and name; `otherwise`: when, of one that does not say."""
+    found: list[Record] = []
+    for row in rows or ():
+        score = _dict(row).get(value)
+        if isinstance(score, int | float):
+            when = moment(row.get("timestamp") or row.get("createdAt") or row.get("created_at") or otherwise)
+            detail = {"name": row.get(name), "comment": row.get("comment")}
+            found.append(
+                feedback(target, source, made.id, made.agent, when, kind="rating", score=float(score), detail=detail)
+            )
+    return found
 
 
 def _read(path: Path, one: Callable[[Row], list[Record]]) -> Rows:

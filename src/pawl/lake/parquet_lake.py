@@ -235,9 +235,9 @@ class ParquetLake:
         for o in self._manifests.read().objects:
             groups.setdefault((o.table, _date(o), o.agent, o.bare), []).append(o)
         merged = 0
-        for (table, _, _, bare), group in groups.items():
+        for (_, _, _, bare), group in groups.items():
             if len(group) > 1:
-                kind = Interaction if table == "interactions" else Feedback
+                kind = _kind(group[0])
                 rows = {row.id: row for o in group for row in self._read(kind, o)}
                 self._replace(group, self._write(rows.values(), bare=bare), now)
                 merged += len(group) - 1
@@ -259,7 +259,7 @@ class ParquetLake:
                 self._replace([o], [], now)
                 dropped += o.rows
             elif not o.bare and o.last < now - payload_days * 86_400:
-                kind = Interaction if o.table == "interactions" else Feedback
+                kind = _kind(o)
                 rows = [bare(row) for row in self._read(kind, o)]
                 self._replace([o], self._write(rows, bare=True), now)
                 bared += o.rows
@@ -295,7 +295,7 @@ class ParquetLake:
             o for o in objects if o.table == "feedback" and any(f.interaction in gone for f in self._read(Feedback, o))
         ]
         for o in hit:
-            kind = Interaction if o.table == "interactions" else Feedback
+            kind = _kind(o)
             rows = [r for r in self._read(kind, o) if (r.id if kind is Interaction else r.interaction) not in gone]
             self._replace([o], self._write(rows, bare=o.bare), now)
         self._sweep(now, 0.0)
@@ -409,6 +409,10 @@ def _without_erased(records: Iterable[Record], erased: tuple[Erased, ...]) -> li
 
 def _table(kind: type[Any]) -> str:
     return "interactions" if kind is Interaction else "feedback"
+
+
+def _kind(o: Object) -> type[Any]:
+    return Interaction if o.table == "interactions" else Feedback
 
 
 def _date(o: Object) -> str:
