@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,12 @@ SCHEMA = {"type": "object", "required": ["n"], "properties": {"n": {"type": "int
 )
 def test_a_schema_check_refuses_what_does_not_fit_and_nothing_else(shape: Any, text: str, good: bool) -> None:
     assert fits(shape, text) is good
+
+
+def test_a_schema_that_points_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "else.json").write_text('{"type": "string"}')  # followed, it would refuse the answer
+    shape = {"type": "json_schema", "json_schema": {"schema": {"$ref": (tmp_path / "else.json").as_uri()}}}
+    assert fits(shape, "{}")
 
 
 async def test_a_grader_decides_by_its_bound_and_one_that_fails_lets_through() -> None:
