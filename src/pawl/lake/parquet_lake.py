@@ -153,9 +153,22 @@ class ParquetLake:
         """What the lake holds now."""
         return self._manifests.read()
 
-    def files(self, table: str) -> list[Path]:
-        """Local files of a table's objects: "interactions" or "feedback"; for queries."""
-        return [self._store.fetch(o.path) for o in self._manifests.read().objects if o.table == table]
+    def files(
+        self, table: str, agent: str | None = None, since: float | None = None, until: float | None = None
+    ) -> list[Path]:
+        """Local files of a table's objects ("interactions" or "feedback") that may hold such rows; for queries."""
+        low = float("-inf") if since is None else since
+        high = float("inf") if until is None else until
+        return [
+            self._store.fetch(o.path)
+            for o in self._manifests.read().objects
+            if o.table == table and agent in (None, o.agent) and o.first < high and o.last >= low
+        ]
+
+    def pending(self) -> list[Record]:
+        """What the journal holds and the lake does not yet, erased subjects left out."""
+        manifest = self._manifests.read()
+        return _without_erased(self._journalled(), manifest.erased)
 
     def _records(self, kind: type[Any], agent: str, since: float | None, until: float | None) -> list[Any]:
         low = float("-inf") if since is None else since

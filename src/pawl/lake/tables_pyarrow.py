@@ -48,14 +48,23 @@ def partitions(records: Iterable[Record]) -> dict[tuple[type, str, str], list[An
 
 def write(rows: list[Any], path: Path) -> str:
     """Write records of one kind; returns the digest that names the object."""
-    plain = [
-        {f: msgspec.json.encode(v).decode() if f in NESTED else v for f, v in msgspec.to_builtins(r).items()}
-        for r in rows
-    ]
+    plain = _plain(rows)
     made = schema(type(rows[0]))
     columns = [c for c in _REPEATING if c in made.names]
     pq.write_table(pa.Table.from_pylist(plain, made), path, compression="zstd", use_dictionary=columns)
     return hashlib.sha256(msgspec.json.encode(plain)).hexdigest()[:16]
+
+
+def table(kind: type, rows: list[Any]) -> pa.Table:
+    """Records of one kind in memory, columns as in the files."""
+    return pa.Table.from_pylist(_plain(rows), schema(kind))
+
+
+def _plain(rows: list[Any]) -> list[dict[str, Any]]:
+    return [
+        {f: msgspec.json.encode(v).decode() if f in NESTED else v for f, v in msgspec.to_builtins(r).items()}
+        for r in rows
+    ]
 
 
 def read(kind: type[Kind], path: Path) -> list[Kind]:
