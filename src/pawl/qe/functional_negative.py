@@ -17,6 +17,7 @@ import orjson
 
 from pawl.errors import SourceError
 from pawl.qe.operation import CaseResult, Grade, Operation
+from pawl.qe.task import text_of
 
 ASKED = 3
 MAX_COMPLETION_BYTES = 64 * 1024
@@ -32,7 +33,15 @@ SYSTEM = (
     "Write 3 negative API test cases as compact JSON: "
     '{"test_cases":[{"name":"...","payload":{...},"expected_status":400}]}'
 )
-_HEAD = re.compile(r"^([A-Z]+) (\S+) (\S+)$")
+# The first is the one that `messages` writes; the others are the same in other words, for variants of examples.
+_HEADS = tuple(
+    re.compile(head)
+    for head in (
+        r"(?P<method>[A-Z]+) (?P<path>\S+) (?P<id>\S+)",
+        r"Operation (?P<id>\S+): (?P<method>[A-Z]+) (?P<path>\S+)",
+        r"(?P<method>[A-Z]+) (?P<path>\S+) \(operation (?P<id>\S+)\)",
+    )
+)
 
 
 class Undecided(Exception):
@@ -74,9 +83,9 @@ def parse_task(messages: list[dict[str, Any]]) -> Operation:
     Raises:
         SourceError: the prompt is not one of this task, so that its answer cannot be graded.
     """
-    text = next((_text(m.get("content")) for m in reversed(messages) if m.get("role") == "user"), "")
+    text = next((text_of(m.get("content")) for m in reversed(messages) if m.get("role") == "user"), "")
     head, _, body = text.strip().partition("\n")
-    match = _HEAD.match(head.strip())
+    match = next((m for form in _HEADS if (m := form.fullmatch(head.strip()))), None)
     if match is None or len(body.encode(errors="replace")) > MAX_SCHEMA_BYTES:
         raise SourceError(
             "not a functional-negative prompt: the user message must be `METHOD path id`, a line break, and the "
@@ -88,8 +97,8 @@ def parse_task(messages: list[dict[str, Any]]) -> Operation:
         raise SourceError(f"the prompt's JSON Schema is not JSON: {error}") from error
     if not isinstance(schema, dict):
         raise SourceError("the prompt's JSON Schema must be a JSON object")
-    method, path, name = match.groups()
-    return Operation(id=name, source=name.partition(".")[0], method=method, path=path, schema=schema)
+    name = match["id"]
+    return Operation(id=name, source=name.partition(".")[0], method=match["method"], path=match["path"], schema=schema)
 
 
 def grade(schema: dict[str, Any], completion: str) -> Grade:
@@ -213,12 +222,3 @@ def _validator(schema: bytes) -> jsonschema_rs.Draft202012Validator:
         return jsonschema_rs.Draft202012Validator(orjson.loads(schema), pattern_options=_REGEX, offline=True)
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         raise SourceError(f"not a usable JSON Schema 2020-12: {str(error)[:200]}") from error
-
-
-def _text(content: Any) -> str:
-    """Text of a message's content, in either of OpenAI's two forms."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(str(p.get("text", "")) for p in content if isinstance(p, dict))
-    return ""
