@@ -1,0 +1,1 @@
+"""Where people rate: a page on loopback, and the terminal."""
