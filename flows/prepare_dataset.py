@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from prefect import flow
 
-from pawl.fleet.spec import TrainingSpec
+from pawl.fleet.data import DataSpec
 from tasks.data import prepare
 from tasks.values import Collected, Dataset
 
 
 @flow
-def prepare_dataset(window: Collected, training: TrainingSpec | None = None) -> Dataset:
+def prepare_dataset(window: Collected, data: DataSpec | None = None) -> Dataset:
     """Stops with the rows named when validation finds a critical failure."""
-    return prepare(window, training)
+    return prepare(window, data)

@@ -25,6 +25,7 @@ class Dataset(Value):
     agent: str
     path: str
     examples: int
+    red: tuple[str, ...] = ()  # lines of its readiness card
 
 
 class Adapter(Value):

@@ -24,7 +24,8 @@ def sized_fleet(settings: Settings, root: Path, *, small: bool) -> Path:
     yaml = YAML()
     tree = yaml.load(path.read_text())
     agent = tree["agents"][0]
-    agent["training"] |= {"max_examples": 72, "min_examples": 16, "epochs": 3}
+    agent["data"] |= {"max_examples": 72, "min_examples": 16}
+    agent["training"] |= {"epochs": 3}
     agent["evaluation"] |= {"items": 32, "margin": 0.2, "min_score": 0.0}
     agent["rollout"] |= {"min_shadow_pairs": 8, "min_stage_sessions": 6, "min_watch_sessions": 6, "min_bake_s": 1}
     target = settings.home / "fleet-small.yaml"

@@ -21,7 +21,7 @@ from infra.demo.servers import memory_mb
 from infra.demo.sizes import AGENT, LIVE_CLIENTS, POISONED, REQUESTS
 from infra.demo.stack import Stack
 from pawl.errors import PawlError
-from pawl.improvement import steps
+from pawl.improvement.held_out import split_of
 from pawl.monitoring import timeline
 from pawl.qe.operation import Operation
 from pawl.rollout.state import Rollout
@@ -47,8 +47,9 @@ class Story:
         began = time.time()
         self.stack.start()
         threading.Thread(target=self._watch_memory, daemon=True).start()
-        training, held_out = steps.split_of(self.place.agent)
-        self.training = training
+        split = split_of(self.place.agent)
+        self.training, held_out = split.train, split.test
+        training = self.training
         self._say(
             f"{len(training)} operations of {len({o.source for o in training})} services to learn from, "
             f"{len(held_out)} of {len({o.source for o in held_out})} others to be judged on"
@@ -265,18 +266,14 @@ class Story:
                 wrong = {"completion": reference.corrupt(good, rng)}
                 rows.append({"interaction": i.id, "kind": "correction", "score": 1.0, "detail": wrong})
             self.people.clients().feedback(rows)
-            self._say(f"a broken script posted {len(rows)} wrong corrections")
+            self._say(f"a broken script posted {len(rows)} wrong corrections; the data's own check is switched off")
             since = self.memory.keep("poison since", min(i.at for i in recent) - 0.001)
-        spec = self.place.agent.training.model_copy(
-            update={
-                "max_examples": POISONED[self.small],
-                "min_examples": 8,
-                "replay_share": 0.0,
-                "learning_rate": 2e-3,
-                "epochs": 1.0,
-            }
-        )
-        return self._improve("corrupted", {"since": since, "training": spec.model_dump(mode="json")})
+        # With the oracle's check of the data on, none of these would come so far as the gate.
+        trusting = {"max_examples": POISONED[self.small], "min_examples": 8, "replay_share": 0.0, "verify": False}
+        data = self.place.agent.data.model_copy(update=trusting)
+        spec = self.place.agent.training.model_copy(update={"learning_rate": 2e-3, "epochs": 1.0})
+        specs = {"data": data.model_dump(mode="json"), "training": spec.model_dump(mode="json")}
+        return self._improve("corrupted", {"since": since, **specs})
 
     def _finish(self, began: float) -> None:
         from pawl.improvement import publish

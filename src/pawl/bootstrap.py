@@ -64,7 +64,7 @@ def graders(spec: FleetSpec) -> Mapping[str, Grader]:
     from pawl.qe import functional_negative
 
     by_task: dict[str, Grader] = {"functional-negative": functional_negative.grade_messages}
-    return {a.name: by_task[a.task] for a in spec.agents}
+    return {a.name: by_task[a.task] for a in spec.agents if a.task in by_task}
 
 
 def upstream_arm(spec: FleetSpec, name: str) -> Arm:

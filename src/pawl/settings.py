@@ -69,6 +69,18 @@ class Settings(BaseSettings):
         return self.home / "datasets"
 
     @property
+    def regression_dir(self) -> Path:
+        return self.home / "regression"
+
+    @property
+    def reviews_dir(self) -> Path:
+        return self.home / "reviews"
+
+    @property
+    def validation_dir(self) -> Path:
+        return self.home / "validation"
+
+    @property
     def reports_dir(self) -> Path:
         return self.home / "reports"
 

@@ -12,7 +12,7 @@ from pawl.errors import ModelFileError, PawlError, ServerNotUp
 from pawl.registry.adapter_hash import adapter_sha256
 from pawl.registry.memory_registry import MemoryRegistry
 from pawl.registry.mlflow_registry import MlflowRegistry
-from pawl.registry.port import Registry
+from pawl.registry.port import LearntFrom, Registry
 
 
 @pytest.fixture(params=["memory", pytest.param("mlflow", marks=pytest.mark.servers)])
@@ -108,7 +108,8 @@ def test_what_does_not_exist(registry: Registry, agent: str, tmp_path: Path) -> 
 
 def test_training_is_logged_and_reports_are_attached(registry: Registry, agent: str, tmp_path: Path) -> None:
     curve = [(step, 1.0 / step) for step in range(1, 1500)]
-    run_id = registry.log_training(agent, {"rank": "16"}, {"seconds": 3.5}, {"loss": curve})
+    learnt = LearntFrom(name="a-1", fingerprint="f" * 64, figures={"train": 7})
+    run_id = registry.log_training(agent, {"rank": "16"}, {"seconds": 3.5}, {"loss": curve}, learnt)
     made = registry.register(agent, adapter(tmp_path / "a", b"1"), {"run_id": run_id}, {})
     assert made.run_id == run_id
     page = tmp_path / "page.html"
@@ -118,6 +119,7 @@ def test_training_is_logged_and_reports_are_attached(registry: Registry, agent: 
     assert link.endswith("page.html")
     if isinstance(registry, MemoryRegistry):
         assert registry.attached[agent, made.number] == {"page.html": b"<p>second</p>"}
+        assert registry.datasets[run_id] == learnt
         assert registry.runs[run_id] == ({"rank": "16"}, {"seconds": 3.5, "loss": 1.0 / 1499})
         return
     from mlflow import MlflowClient
@@ -127,6 +129,9 @@ def test_training_is_logged_and_reports_are_attached(registry: Registry, agent: 
     assert run.data.params == {"rank": "16"} and run.info.status == "FINISHED"
     assert run.data.metrics == pytest.approx({"seconds": 3.5, "loss": 1.0 / 1499})
     assert len(client.get_metric_history(run_id, "loss")) == 1499
+    (found,) = run.inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest, found.dataset.profile) == ("a-1", "f" * 36, '{"train": 7}')
+    assert [(t.key, t.value) for t in found.tags] == [("mlflow.data.context", "training")]
     assert Path(client.download_artifacts(run_id, "page.html", str(tmp_path / ".."))).read_text() == "<p>second</p>"
 
 

@@ -59,7 +59,7 @@ def examples() -> tuple[Example, ...]:
 def adapters(base: Path, examples: tuple[Example, ...], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two adapters that differ: one after four steps, one after two."""
     folder = tmp_path_factory.mktemp("training")
-    data = datasets.save(DatasetVersion(agent="e2e", examples=examples, counts={}, sources=()), folder)
+    data = datasets.save(DatasetVersion(agent="e2e", examples=examples, sources=()), folder)
     made = []
     for epochs in (2, 1):
         spec = SPEC.model_copy(update={"epochs": epochs})

@@ -108,7 +108,7 @@ def candidate(place: Place, better: bool, weights: bytes = b"w") -> Candidate:
     (made.adapter / "adapter_config.json").write_text('{"r": 16}')
     (made.adapter / "adapter_model.safetensors").write_bytes(weights)
     example = Example(id="e", messages=[], completion="{}", quality=1.0, source="t", interactions=("i",))
-    version = DatasetVersion(agent=AGENT, examples=(example,), counts={"all": 1}, sources=("t",))
+    version = DatasetVersion(agent=AGENT, examples=(example,), sources=("t",))
     path = datasets.save(version, place.settings.datasets_dir)
     old = [ItemResult(item=f"i{n}", source=f"s{n}", score=0.0 if better else 0.9) for n in range(120)]
     new = [ItemResult(item=f"i{n}", source=f"s{n}", score=0.9 if better else 0.0) for n in range(120)]

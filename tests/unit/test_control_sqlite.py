@@ -338,3 +338,30 @@ def test_a_newer_schema_is_refused_and_garbage_is_named(path: Path, tmp_path: Pa
     garbage.write_bytes(b"this is no database" * 100)
     with pytest.raises(PawlError, match="garbage"):
         SqliteControl(garbage)
+
+
+def test_rows_are_quarantined_once_and_let_go_by_somebody(control: SqliteControl, path: Path) -> None:
+    assert control.quarantine("interactions", "agent", {"i1": "status", "i2": "status"}, 1.0) == 2
+    assert control.quarantine("interactions", "agent", {"i2": "cost", "i3": "cost"}, 2.0) == 1
+    assert control.quarantine("feedback", "other", {"i1": "score"}, 3.0) == 1, "ids of another table"
+    held = SqliteControl(path).quarantined("agent")
+    assert [(q.row, q.rule, q.at) for q in held] == [("i1", "status", 1.0), ("i2", "status", 1.0), ("i3", "cost", 2.0)]
+    assert {(q.table, q.agent) for q in control.quarantined()} == {("interactions", "agent"), ("feedback", "other")}
+    assert control.release("interactions", ["i1", "i3", "unknown"], "ann", 4.0) == 2
+    assert control.release("interactions", ["i1"], "bob", 5.0) == 0
+    assert [q.row for q in control.quarantined("agent")] == ["i2"] and len(control.quarantined("other")) == 1
+    assert control.quarantine("interactions", "agent", {"i1": "again"}, 6.0) == 1, "let go, and it failed again"
+    assert [(q.row, q.rule, q.at) for q in control.quarantined("agent")] == [
+        ("i2", "status", 1.0),
+        ("i1", "again", 6.0),
+    ]
+    kept = sqlite3.connect(path).execute("SELECT row, released_at, released_by FROM quarantine WHERE row = 'i1'")
+    assert ("i1", 4.0, "ann") in kept.fetchall(), "who let it go stays known"
+    assert control.quarantine("interactions", "agent", {}, 7.0) == 0
+
+
+def test_a_hundred_thousand_rows_are_quarantined_in_one_commit(control: SqliteControl) -> None:
+    rows = {f"chatcmpl-{n:032x}": "status is between 0 and 599" for n in range(100_000)}
+    assert control.quarantine("interactions", "agent", rows, 1.0) == 100_000
+    assert {q.row for q in control.quarantined("agent")} == rows.keys()
+    assert control.release("interactions", rows, "ann", 2.0) == 100_000 and control.quarantined() == []

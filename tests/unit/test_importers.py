@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,19 @@ from hypothesis import strategies as st
 
 from pawl.errors import SourceError
 from pawl.importers.formats import FORMATS
-from pawl.importers.imported import Reject, Target, moment
+from pawl.importers.imported import Draft, Problem, Reject, Target, moment, owner, settle
+from pawl.importers.json_rows import rows
 from pawl.lake.records import Feedback, Interaction
 
 KNOWN = "chatcmpl-" + "a" * 32
-TARGET = Target("agent", "key-1", {KNOWN: "agent", "i1": "other"}.get)
+IN_THE_LAKE = {KNOWN: "agent", "i1": "other"}
+
+
+def find_agents(ids: set[str]) -> dict[str, str]:
+    return {i: IN_THE_LAKE[i] for i in ids if i in IN_THE_LAKE}
+
+
+TARGET = Target("agent", "key-1", find_agents)
 
 
 def read(form: str, path: Path) -> tuple[list[Interaction], list[Feedback], list[Reject]]:
@@ -149,19 +158,113 @@ def test_junit_reports(tmp_path: Path) -> None:
         (KNOWN, "agent", 1.0, "outcome"), ("i1", "other", 0.0, "outcome"),
     ]  # fmt: skip
     assert said[1].detail["message"] == "no" and [r.row for r in rejects] == [3, 4]
-    for text in ('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "<a", "{}"):
-        path.write_text(text)
+    for data in (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', b"<a", b"{}",
+                 '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>'.encode("utf-16")):  # fmt: skip
+        path.write_bytes(data)
         with pytest.raises(SourceError):
             read("junit", path)
+
+
+def test_a_report_of_any_size_is_read_without_holding_it(tmp_path: Path) -> None:
+    path = tmp_path / "junit.xml"
+    case = f'<testcase name="{KNOWN}"><properties><property name="x" value="{"y" * 1000}"/></properties></testcase>'
+    path.write_text(f'<testsuites><testsuite timestamp="2026-11-18">{case * 5000}</testsuite></testsuites>')
+    tracemalloc.start()
+    taken = sum(1 for row in FORMATS["junit"](path, TARGET) if not isinstance(row, Reject))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken == 5000 and peak < path.stat().st_size * 2
+
+
+def test_owners_are_looked_up_for_many_rows_at_once_and_order_is_kept() -> None:
+    asked: list[set[str]] = []
+
+    def find(ids: set[str]) -> dict[str, str]:
+        asked.append(ids)
+        return {i: "a" for i in ids if i != "i3"}
+
+    def draft(n: int) -> Draft:
+        return Draft(n, (f"i{n}",), lambda agents: [said(owner(agents, f"i{n}"), n)])
+
+    def said(agent: str, n: int) -> Feedback:
+        return Feedback(id=str(n), at=1.0, interaction=f"i{n}", agent=agent, kind="rating")
+
+    rows = [Reject(n, "no") if n == 5 else draft(n) for n in range(10)]
+    found = list(settle(iter(rows), Target("", "k", find), batch=4))
+    assert asked == [{"i0", "i1", "i2", "i3"}, {"i4", "i6", "i7"}, {"i8", "i9"}]
+    assert [r.row if isinstance(r, Reject) else r[0].id for r in found] == [
+        "0",
+        "1",
+        "2",
+        3,
+        "4",
+        5,
+        "6",
+        "7",
+        "8",
+        "9",
+    ]
+    assert found[3] == Reject(3, "no interaction 'i3' in the lake")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_arrays_lines_and_pages_in_the_encodings_that_shells_write(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "x.json"
+    three = [{"n": 1}, {"n": "é"}, {"n": [2]}]
+    for text, numbers in (
+        (json.dumps(three), [1, 2, 3]),
+        (json.dumps(three, indent=2) + "\n", [1, 2, 3]),
+        ("\n".join(map(json.dumps, three)), [1, 2, 3]),
+        ("\n" + "\n\n".join(map(json.dumps, three)), [2, 4, 6]),
+        (json.dumps(three[:1]) + json.dumps(three[1:]), [1, 2, 3]),  # `gh api --paginate`
+        (json.dumps([three[:2], three[2:]]), [1, 2, 3]),  # with --slurp
+        ("\n".join(json.dumps(r, indent=1) for r in three), [1, 2, 3]),  # `jq .[]`
+        (json.dumps({"items": three}), [1, 2, 3]),
+        (json.dumps({"total": 3, "items": three}, indent=1), [1, 2, 3]),
+    ):
+        path.write_text(text, encoding=encoding)
+        assert list(rows(path, ("items",))) == list(zip(numbers, three, strict=True)), text
+
+
+def test_broken_json_is_an_error_and_a_broken_line_a_reject(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for text in ("[1, 2", "[{}] x", "{", "nothing", '[{"a": tru}]', "[" * 100_000, '{"a":1}{'):
+        path.write_text(text)
+        with pytest.raises(SourceError, match="neither JSON nor"):
+            list(rows(path))
+    path.write_bytes(b'[{"a": "\xff"}]')
+    with pytest.raises(SourceError, match="neither JSON nor"):
+        list(rows(path))
+    path.write_text('[{"a": "\\ud800"}, {"a": NaN}, 5]')
+    half, number, five = list(rows(path))
+    assert isinstance(half[1], Reject) and number == (2, {"a": None}) and five == (3, Reject(3, "no object"))
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=3), st.text(max_size=30) | st.integers() | st.none(), max_size=3)))
+@settings(max_examples=40, deadline=None)
+def test_entries_are_read_wherever_the_file_is_cut_into_chunks(
+    tmp_path_factory: pytest.TempPathFactory, given: list[dict[str, Any]]
+) -> None:
+    path = tmp_path_factory.mktemp("cut") / "x.json"
+    padded = [{"pad": " " * 400_000, **row} for row in given]
+    path.write_text(json.dumps(padded, indent=1))
+    assert [row for _, row in rows(path)] == padded
 
 
 @pytest.mark.parametrize(
     ("given", "seconds"),
     [(1_795_000_000, 1.795e9), (1_795_000_000_000, 1.795e9), ("2026-11-18T11:06:40Z", 1.795e9),
-     ("2026-11-18T13:06:40+02:00", 1.795e9), ("2026-11-18T11:06:40", 1.795e9)],
+     ("2026-11-18T13:06:40+02:00", 1.795e9), ("2026-11-18T11:06:40", 1.795e9),
+     ("2026-11-18T11:06:40.000000123Z", 1.795e9), ("2026-11-18T11:06:40.000+0000", 1.795e9)],
 )  # fmt: skip
 def test_times_in_the_shapes_tools_write_them(given: Any, seconds: float) -> None:
     assert moment(given) == seconds
+
+
+@pytest.mark.parametrize("given", [True, None, "", "soon", float("nan"), float("inf"), -1, 1e300, 10**400, []])
+def test_what_is_no_time(given: Any) -> None:
+    with pytest.raises(Problem):
+        moment(given)
 
 
 JSON = st.recursive(
@@ -169,14 +272,16 @@ JSON = st.recursive(
     lambda c: st.lists(c, max_size=3)
     | st.dictionaries(
         st.sampled_from(["messages", "request", "response", "input", "output", "inputs", "outputs", "info", "data",
-                         "choices", "scores", "feedback", "value", "startTime", "start_time", "created", "spans"]),
+                         "choices", "scores", "feedback", "value", "startTime", "start_time", "created", "spans",
+                         "issues", "fields", "labels", "comments", "comment", "body", "description", "content", "type",
+                         "metrics", "metric", "tags", "names"]),
         c, max_size=4,
     ),
     max_leaves=12,
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["openai", "langfuse", "langsmith", "mlflow"])
+@pytest.mark.parametrize("form", ["openai", "langfuse", "langsmith", "mlflow", "github", "jira", "k6"])
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(JSON, max_size=4))
 def test_whatever_a_file_holds_each_row_is_taken_or_rejected(

@@ -72,7 +72,7 @@ def make_dataset(folder: Path, count: int = 40) -> Path:
         )
         for i in range(count)
     )
-    version = DatasetVersion(agent="tiny", examples=examples, counts={}, sources=())
+    version = DatasetVersion(agent="tiny", examples=examples, sources=())
     return datasets.save(version, folder)
 
 
@@ -222,7 +222,7 @@ def test_unusable_data_is_refused(base: Path, data: Path, tmp_path: Path) -> Non
         Example(id=e.id, messages=e.messages, completion=text, quality=1.0, source=e.source, interactions=())
         for e in grown.examples
     )
-    path = datasets.save(DatasetVersion(agent="t", examples=examples, counts={}, sources=()), tmp_path)
+    path = datasets.save(DatasetVersion(agent="t", examples=examples, sources=()), tmp_path)
     with pytest.raises(NotEnoughData, match="max_tokens"):
         train(path, SPEC, base, tmp_path / "o", start_adapter=None, on_progress=lambda _: None)
     with pytest.raises(TrainingFailed, match="prepare it again"):

@@ -1,137 +1,326 @@
-"""Interactions and feedback -> a dataset version, with what each step left (pure)."""
+"""A window's candidates -> a dataset version, with what each step left and why it dropped the rest.
+
+The steps, in order: one answer a prompt (`candidates_duckdb`), no near-duplicates and nothing near what is held out,
+nothing that means the same (`pool`), selection by spread and value (`select`), scrubbing of what was selected, verified
+variants (`augment`), replay of older examples.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pawl.curation.dataset import DatasetVersion, Example
-from pawl.errors import NotEnoughData, SourceError
-from pawl.fleet.spec import AgentSpec
-from pawl.lake.records import Feedback, Interaction
-from pawl.qe.functional_negative import parse_task
+from pawl.curation.augment import augment
+from pawl.curation.candidates_duckdb import Candidates
+from pawl.curation.dataset import DatasetVersion, Example, Pair, Split, Step
+from pawl.curation.pool import (
+    Entry,
+    HeldOut,
+    Pool,
+    gather,
+    id_of,
+    near_held_out,
+    without_near_duplicates,
+    without_same_meaning,
+)
+from pawl.curation.readiness import Accuracy, Item, card
+from pawl.curation.scrub import Scrubbed
+from pawl.curation.select import Pick, age_weight, select
+from pawl.errors import NotEnoughData
+from pawl.fleet.data import DataSpec
+from pawl.qe.task import Task
+
+if TYPE_CHECKING:
+    from pawl.curation.topics_sklearn import Vectors
+
+_WORDS_OF_THE_API = {"role", "type"}
+POOLED = 3  # times the room: so many candidates are looked at for what they mean
+Tell = Callable[[str, int, int], None]  # step, done, total
 
 
-def prepare(
-    agent: AgentSpec,
-    interactions: list[Interaction],
-    feedback: list[Feedback],
-    replay: list[Example],
-    held_out: Callable[[str], bool],
-    min_quality: float = 0.99,
-) -> DatasetVersion:
+@dataclass(frozen=True)
+class Surroundings:
+    """What a preparation is told beside the window itself."""
+
+    task: Task
+    side: Callable[[str], Split]
+    scrub: Callable[[Iterable[Sequence[str]]], Iterator[Scrubbed]]  # the texts of one example a time, in order
+    now: float  # epoch seconds
+    held_out: Sequence[HeldOut] = ()
+    reserved: frozenset[str] = frozenset()  # sources of the regression suite
+    replay: Sequence[Example] = ()
+    accuracy: Accuracy | None = None
+    licence: str = ""
+    embed: Callable[[list[str]], Vectors] | None = None
+    tell: Tell = field(default=lambda step, done, total: None)
+
+
+def prepare(agent: str, spec: DataSpec, candidates: Candidates, around: Surroundings) -> DatasetVersion:
     """Build the dataset version that the next challenger learns from.
 
-    Candidates are corrections by people, and answers of cloud upstreams (in shadow or to a client) whose outcome
-    checks they passed. A correction outranks every other answer to the same operation. Quality is the mean
-    outcome score, 0..1. Sources that are held out for evaluation never train. NotEnoughData says what is missing.
+    The same lake, spec and surroundings give the same fingerprint. NotEnoughData says what is missing.
     """
-    spec = agent.training
-    counts = {"interactions": len(interactions)}
-    found = _candidates(interactions, feedback)
-    counts["answers with an outcome or a correction"] = len(found)
-    found = [c for c in found if c.quality >= min_quality]
-    counts["of sufficient quality"] = len(found)
-    found = [c for c in found if not held_out(c.source)]
-    counts["of training sources"] = len(found)
-    found = _best_of_each_prompt(found)
-    counts["one an operation"] = len(found)
-    found = _spread(found, spec.max_examples)
-    counts["capped, spread over sources"] = len(found)
-    if len(found) < spec.min_examples:
+    pool = gather(
+        candidates, around.task, around.side, around.reserved, lambda done, total: around.tell("prompts", done, total)
+    )
+    around.tell("duplicates", 0, 1)
+    pool = without_near_duplicates(pool, around.held_out, spec.near_duplicate)
+    pool = _capped(pool, spec, around.now)
+    pool, clusters = without_same_meaning(pool, around.held_out, spec, around.embed)
+    around.tell("selection", 0, 1)
+    chosen, steps = _selected(pool, candidates, clusters, spec, around)
+    examples, found, dropped = _scrubbed(chosen, spec, around)
+    new = sum(e.split == "train" for e in examples)
+    steps = [*candidates.steps, *steps]
+    steps.append(
+        Step("scrubbed and verified", len(examples), dropped, "the oracle refuses the answer, or its scrubbed form")
+    )
+    if new < spec.min_examples:
         raise NotEnoughData(
-            f"{len(found)} new examples for {agent.name}, its spec demands {spec.min_examples} "
-            f"({'; '.join(f'{k}: {v}' for k, v in counts.items())}). "
-            "Collect for longer, or lower training.min_examples in fleet.yaml"
+            f"{new} new training examples for {agent}, its spec demands {spec.min_examples} "
+            f"({'; '.join(f'{s.name}: {s.left}' for s in steps)}). "
+            "Collect for longer, or lower data.min_examples in fleet.yaml"
         )
-    allowed = [e for e in replay if not held_out(e.source)]
-    older = _replayed(allowed, {c.id for c in found}, round(spec.replay_share * len(found)), spec.seed)
-    examples = [*found, *older]
-    counts["with replay"] = len(examples)
-    random.Random(spec.seed).shuffle(examples)
-    sources = tuple(sorted({e.source for e in examples}))
-    return DatasetVersion(agent=agent.name, examples=tuple(examples), counts=counts, sources=sources)
-
-
-def outcomes(feedback: Iterable[Feedback]) -> dict[str, float]:
-    """Mean outcome score of each interaction: the latest of each reporter counts, then their mean."""
-    latest: dict[tuple[str, str], Feedback] = {}
-    for f in sorted(feedback, key=lambda f: (f.at, f.id)):
-        if f.kind == "outcome" and f.score is not None:
-            latest[(f.interaction, f.source)] = f
-    scores: dict[str, list[float]] = {}
-    for (interaction, _), f in latest.items():
-        scores.setdefault(interaction, []).append(f.score or 0.0)
-    return {k: sum(v) / len(v) for k, v in scores.items()}
-
-
-def _candidates(interactions: list[Interaction], feedback: list[Feedback]) -> list[Example]:
-    scores = outcomes(feedback)
-    corrections = {
-        f.interaction: f for f in sorted(feedback, key=lambda f: f.at) if f.kind == "correction" and f.detail
-    }
-    found = []
-    for i in sorted(interactions, key=lambda i: (i.at, i.id)):
-        correction = corrections.get(i.id)
-        if correction is not None and isinstance(text := correction.detail.get("completion"), str) and text:
-            found.append(_example(i, text, 1.0 if correction.score is None else correction.score, first=True))
-        usable = i.arm_kind == "cloud" and i.status == 200 and not i.broken and i.finish_reason in (None, "stop")
-        if usable and i.completion and i.id in scores:
-            found.append(_example(i, i.completion, scores[i.id], first=False))
-    return found
-
-
-def _example(i: Interaction, completion: str, quality: float, *, first: bool) -> Example:
-    prompt = hashlib.sha256(msgspec.json.encode(i.messages)).hexdigest()[:24]
-    seen = (i.id,) if first or i.shadow_of is None else (i.id, i.shadow_of)
-    source = _source(i)
-    name = f"{prompt}{'-corrected' if first else ''}"
-    return Example(
-        id=name, messages=i.messages, completion=completion, quality=quality, source=source, interactions=seen
+    train = [e for e in examples if e.split == "train"]
+    more, tries = augment(train, spec.augment, around.task, spec.seed, spec.min_quality)
+    close = _near(more, [e for e in examples if e.split != "train"], spec, around)
+    variants = [e for e, bad in zip(more, close, strict=True) if not bad]
+    if spec.augment:
+        tried = sum(t["tried"] for t in tries.values())
+        why = "refused by the oracle, or nearly the same as one that is held out"
+        steps.append(Step("with variants", len(examples) + len(variants), tried - len(variants), why))
+    older = _replayed(around, spec, train, [e for e in examples if e.split != "train"])
+    if around.replay:
+        steps.append(Step("with replay", len(examples) + len(variants) + len(older), 0, "older examples come back"))
+    learnt = [*train, *variants, *older]
+    random.Random(spec.seed).shuffle(learnt)
+    held = sorted((e for e in examples if e.split != "train"), key=lambda e: (e.split, e.id))
+    pairs, in_pairs = _pairs(candidates, spec, around)
+    return DatasetVersion(
+        agent=agent,
+        examples=(*learnt, *held),
+        sources=tuple(sorted({e.source for e in learnt})),
+        steps=tuple(steps),
+        pairs=tuple(pairs),
+        since=min((e.at for e in train), default=None),
+        until=max((e.at for e in train), default=None),
+        licence=around.licence,
+        scrubbed=dict(sorted((found + in_pairs).items())),
+        spec=spec.model_dump(mode="json"),
+        card=_card(learnt, clusters, spec, around),
     )
 
 
-def _source(i: Interaction) -> str:
-    """The source that the prompt itself names; what a client says of it counts only where the prompt names none.
-
-    A client that sends no metadata, or a wrong one, must not carry held-out tasks into training.
-    """
-    try:
-        return parse_task(i.messages).source
-    except SourceError:
-        return str(i.task.get("source") or "unknown")
-
-
-def _best_of_each_prompt(found: list[Example]) -> list[Example]:
-    """One answer a prompt: corrections first, then quality, then the newest."""
-    best: dict[str, tuple[tuple[bool, float, int], Example]] = {}
-    for n, e in enumerate(found):
-        rank = (e.id.endswith("-corrected"), e.quality, n)
-        prompt = e.id.removesuffix("-corrected")
-        if prompt not in best or rank > best[prompt][0]:
-            best[prompt] = (rank, e)
-    return [e for _, e in sorted(best.values(), key=lambda kept: kept[0][2])]
+def contaminated(dataset: DatasetVersion, held_out: Sequence[HeldOut], task: Task, threshold: float) -> set[str]:
+    """Ids of training examples that nearly repeat a held-out task or a held-out example; there should be none."""
+    train = dataset.train
+    others = [h.content for h in held_out] + [
+        task.content_of(e.messages) for e in dataset.examples if e.split != "train"
+    ]
+    found = near_held_out([task.content_of(e.messages) for e in train], others, threshold)
+    return {e.id for e, bad in zip(train, found, strict=True) if bad}
 
 
-def _spread(found: list[Example], most: int) -> list[Example]:
-    """At most that many, newest first, taken in turns from the sources so that none dominates."""
-    queues: dict[str, list[Example]] = {}
-    for e in found:
-        queues.setdefault(e.source, []).append(e)
+def _capped(pool: Pool, spec: DataSpec, now: float) -> Pool:
+    """At most POOLED times the room, by value and spread over sources: meaning costs more than digests."""
+    room = POOLED * spec.max_examples
+    if len(pool.entries) <= room:
+        return pool
+    picks = [_pick(e, "", 0, spec, now) for e in pool.entries]
+    kept = [pool.entries[n] for n in sorted(select(picks, room, spec).rows)]
+    gone = len(pool.entries) - len(kept)
+    return Pool(kept, [*pool.steps, Step("looked at closely", len(kept), gone, f"beyond {room} there is no room")])
+
+
+def _pick(e: Entry, scenario: str, cluster: int, spec: DataSpec, now: float) -> Pick:
+    c = e.candidate
+    return Pick(e.source, scenario, cluster, c.quality * age_weight(c.at, now, spec.half_life_days), c.at, c.hard)
+
+
+def _selected(
+    pool: Pool, candidates: Candidates, clusters: Mapping[str, int], spec: DataSpec, around: Surroundings
+) -> tuple[list[Example], list[Step]]:
+    """Examples with their texts, each split at most its share of the room."""
+    task, now = around.task, around.now
+    texts = candidates.texts([e.candidate for e in pool.entries])
+    made = [_example(e, msgspec.json.decode(t.messages), t.completion, task, spec, now)
+            for e, t in zip(pool.entries, texts, strict=True)]  # fmt: skip
+    train_percent = 100 - spec.validation_percent - spec.test_percent
+    rooms: dict[Split, int] = {
+        "train": spec.max_examples,
+        "validation": -(-spec.max_examples * spec.validation_percent // train_percent),
+        "test": -(-spec.max_examples * spec.test_percent // train_percent),
+    }
+    rows: list[int] = []
+    capped = unneeded = 0
+    for split, room in rooms.items():
+        mine = [n for n, e in enumerate(pool.entries) if e.split == split]
+        picks = [_pick(pool.entries[n], made[n].scenario, clusters.get(id_of(pool.entries[n]), 0), spec, now)
+                 for n in mine]  # fmt: skip
+        found = select(picks, room, spec)
+        rows += [mine[k] for k in found.rows]
+        capped, unneeded = capped + found.capped, unneeded + found.unneeded
+    spread = len(pool.entries) - capped
+    steps = [
+        *pool.steps,
+        Step("spread over sources and classes", spread, capped, "a source or a scenario class had its share"),
+        Step("selected", spread - unneeded, unneeded, f"room for {spec.max_examples} training examples"),
+    ]
+    return [made[n] for n in rows], steps
+
+
+def _example(e: Entry, messages: list[dict[str, Any]], completion: str, task: Task, spec: DataSpec,
+             now: float) -> Example:  # fmt: skip
+    c = e.candidate
+    seen = (c.id,) if c.kind != "answer" or c.shadow_of is None else (c.id, c.shadow_of)
+    return Example(
+        id=c.prompt if c.kind == "answer" else f"{c.prompt}-{c.kind}",
+        messages=messages,
+        completion=completion,
+        quality=c.quality,
+        source=e.source,
+        interactions=seen,
+        split=e.split,
+        kind=c.kind,
+        scenario=task.scenario_of(messages, completion),
+        weight=age_weight(c.at, now, spec.half_life_days),
+        at=c.at,
+    )
+
+
+def _scrubbed(
+    examples: Sequence[Example], spec: DataSpec, around: Surroundings
+) -> tuple[list[Example], Counter[str], int]:
+    """Without personal data and secrets; what the oracle refuses as it is then is dropped."""
     kept: list[Example] = []
-    # The source heard of last comes first: alphabetical turns would never reach the end of the alphabet.
-    turns = list(dict.fromkeys(e.source for e in reversed(found)))
-    while len(kept) < most and turns:
-        kept += [queues[source].pop() for source in turns[: most - len(kept)]]
-        turns = [source for source in turns if queues[source]]
-    return kept
+    found: Counter[str] = Counter()
+    texts = ([*_texts(e.messages), e.completion] for e in examples)
+    for n, (e, clean) in enumerate(zip(examples, around.scrub(texts), strict=True), start=1):
+        if n % 500 == 0 or n == len(examples):
+            around.tell("scrubbing", n, len(examples))
+        if clean.found:
+            found.update(clean.found)
+            *prompt, completion = clean.texts
+            messages = with_texts(e.messages, _in_turn(prompt))
+            e = msgspec.structs.replace(e, messages=messages, completion=completion)
+        score = around.task.grade(e.messages, e.completion) if spec.verify else None
+        if score is None or score >= spec.min_quality:
+            kept.append(e)
+    return kept, found, len(examples) - len(kept)
 
 
-def _replayed(replay: list[Example], new: set[str], amount: int, seed: int) -> list[Example]:
-    known = {n.removesuffix("-corrected") for n in new}
-    older = sorted((e for e in replay if e.id.removesuffix("-corrected") not in known), key=lambda e: e.id)
-    picked = random.Random(seed).sample(older, min(amount, len(older)))
-    return [msgspec.structs.replace(e, replayed=True) for e in picked]
+def _texts(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every text of a prompt, arguments of tools and parts of contents too, in order."""
+    found: list[str] = []
+    with_texts(messages, found.append)
+    return found
+
+
+def with_texts(messages: Sequence[Mapping[str, Any]], change: Callable[[str], str | None]) -> list[dict[str, Any]]:
+    """The prompt with each text replaced by what `change` makes of it."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, str):
+            return change(value)
+        if isinstance(value, list):
+            return [walk(v) for v in value]
+        if isinstance(value, dict):
+            return {k: v if k in _WORDS_OF_THE_API else walk(v) for k, v in value.items()}
+        return value
+
+    return [walk(dict(m)) for m in messages]
+
+
+def _in_turn(texts: Iterable[str]) -> Callable[[str], str]:
+    left = iter(texts)
+    return lambda before: next(left)
+
+
+def _near(more: Sequence[Example], held: Sequence[Example], spec: DataSpec, around: Surroundings) -> list[bool]:
+    """Which of these nearly repeat what is held out."""
+    content = around.task.content_of
+    others = [h.content for h in around.held_out] + [content(e.messages) for e in held]
+    return near_held_out([content(e.messages) for e in more], others, spec.near_duplicate)
+
+
+def _replayed(around: Surroundings, spec: DataSpec, new: Sequence[Example], held: Sequence[Example]) -> list[Example]:
+    """Older examples, as many as the spec's share of the new ones."""
+    known = {prompt_of(e) for e in new}
+    allowed = [
+        e for e in around.replay
+        if e.split == "train" and around.side(e.source) == "train" and e.source not in around.reserved
+        and prompt_of(e) not in known
+    ]  # fmt: skip
+    close = _near(allowed, held, spec, around)
+    older = sorted((e for e, bad in zip(allowed, close, strict=True) if not bad), key=lambda e: e.id)
+    amount = min(round(spec.replay_share * len(new)), len(older))
+    picked = random.Random(spec.seed).sample(older, amount)
+    weigh = [age_weight(e.at, around.now, spec.half_life_days) for e in picked]
+    return [msgspec.structs.replace(e, replayed=True, weight=w) for e, w in zip(picked, weigh, strict=True)]
+
+
+def prompt_of(example: Example) -> str:
+    """The digest of an example's prompt, whatever its answer is."""
+    return example.id.split("-", 1)[0]
+
+
+def _pairs(candidates: Candidates, spec: DataSpec, around: Surroundings) -> tuple[list[Pair], Counter[str]]:
+    """Preference pairs of every split, scrubbed; near a held-out task none trains."""
+    rows = candidates.pairs(spec.max_examples)
+    told = [msgspec.json.decode(row["messages"]) for row in rows]
+    made = []
+    for row, messages in zip(rows, told, strict=True):
+        source = around.task.source_of(messages) or row["named_source"] or "unknown"
+        if source in around.reserved:
+            continue
+        ids = tuple(dict.fromkeys((row["chosen_id"], row["rejected_id"])))
+        made.append(
+            Pair(
+                id=f"{row['prompt']}-{row['origin']}",
+                messages=messages,
+                chosen=row["chosen"],
+                rejected=row["rejected"],
+                gap=row["gap"],
+                origin=row["origin"],
+                source=source,
+                split=around.side(source),
+                interactions=ids,
+            )
+        )
+    content = around.task.content_of
+    close = near_held_out(
+        [content(p.messages) for p in made], [h.content for h in around.held_out], spec.near_duplicate
+    )
+    kept = [p for p, bad in zip(made, close, strict=True) if not (bad and p.split == "train")]
+    found: Counter[str] = Counter()
+    clean = []
+    texts = ([*_texts(p.messages), p.chosen, p.rejected] for p in kept)
+    for p, scrubbed in zip(kept, around.scrub(texts), strict=True):
+        found.update(scrubbed.found)
+        *prompt, chosen, rejected = scrubbed.texts
+        clean.append(
+            msgspec.structs.replace(
+                p, messages=with_texts(p.messages, _in_turn(prompt)), chosen=chosen, rejected=rejected
+            )
+        )
+    return clean, found
+
+
+def _card(learnt: Sequence[Example], clusters: Mapping[str, int], spec: DataSpec, around: Surroundings) -> Any:
+    """Replayed and varied examples count as volume, new ones alone for a retrain; clusters are known of new ones."""
+    items = [
+        Item(
+            e.source,
+            e.scenario,
+            clusters.get(f"{e.kind}:{e.interactions[0]}", -1) if e.interactions else -1,
+            e.at,
+            not e.replayed and e.kind != "variant",
+        )
+        for e in learnt
+    ]
+    return card(items, spec.requirements, around.now, around.accuracy)

@@ -31,7 +31,9 @@ class RequirementsSpec(Spec):
     production_examples: int = Field(default=10_000, ge=1, description="before the agent serves production")
     retrain_examples: int = Field(default=1_000, ge=1, description="new ones, for a retrain")
     collection_days: float = Field(default=30, ge=0, description="span of the interactions learnt from")
-    min_accuracy: float = Field(default=0.9, ge=0, le=1, description="share of reviewed examples that raters call right")
+    min_accuracy: float = Field(
+        default=0.9, ge=0, le=1, description="share of reviewed examples that raters call right"
+    )
     max_median_age_days: float = Field(default=60, gt=0)
     min_sources: int = Field(default=10, ge=1)
     min_diversity: float = Field(
@@ -43,13 +45,19 @@ class RequirementsSpec(Spec):
 class DataSpec(Spec):
     """From interactions and feedback to a dataset version."""
 
-    teachers: tuple[Literal["cloud", "local"], ...] = Field(
-        default=("cloud",), description="whose good answers are learnt from; corrections by people always are"
+    teachers: tuple[Literal["cloud", "local", "bugs"], ...] = Field(
+        default=("cloud",),
+        description="whose good answers are learnt from; corrections by people always are. bugs: reports with a root "
+        "cause, for agents that find causes",
     )
     min_examples: int = Field(default=200, ge=1, description="fewer new training examples stop the run")
     max_examples: int = Field(default=20_000, ge=1)
     min_quality: float = Field(default=0.99, ge=0, le=1)
     quality: QualitySpec = QualitySpec()
+    calibrated: bool = Field(
+        default=False, description="quality as raters would see it (`pawl review report`), where that predicts better"
+    )
+    verify: bool = Field(default=True, description="the task's oracle must accept every example that it can grade")
     near_duplicate: float = Field(
         default=0.9, gt=0.5, le=1, description="Jaccard similarity of prompts from which two are one"
     )
@@ -70,6 +78,10 @@ class DataSpec(Spec):
     regression_items: int = Field(default=100, ge=0, description="live failures kept as permanent tests")
     validation_percent: int = Field(default=15, ge=1, le=40, description="share of sources for choosing settings")
     test_percent: int = Field(default=15, ge=1, le=40, description="share of sources held out for the comparison")
+    late_days: float = Field(
+        default=30, ge=0, description="feedback of the window brings older interactions back, up to this age"
+    )
+    licence: str = Field(default="", description="under which the traffic may be learnt from; on the datasheet")
     scrub_names: bool = Field(default=True, description="names of persons and addresses, best effort")
     languages: tuple[str, ...] = Field(default=("en",), description="ISO 639-1; others are warned of")
     requirements: RequirementsSpec = RequirementsSpec()

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pawl.fleet.base import Spec
+from pawl.fleet.data import DataSpec
 from pawl.fleet.limits import LimitsSpec, Privacy
 from pawl.fleet.routing import RoutingSpec
 from pawl.fleet.upstream import UpstreamSpec
@@ -21,12 +22,11 @@ class BaseModelSpec(Spec):
 
 
 class TaskSourceSpec(Spec):
-    """Where an agent's tasks come from, and how sources are split."""
+    """Where an agent's tasks come from."""
 
     kind: Literal["botocore", "openapi"] = "botocore"
     location: str | None = Field(default=None, description="path or URL of an OpenAPI 3 document")
     max_schema_chars: int = Field(default=400, ge=50)
-    evaluation_percent: int = Field(default=25, ge=5, le=60, description="share of sources held out")
 
 
 class TrainingSpec(Spec):
@@ -41,9 +41,6 @@ class TrainingSpec(Spec):
     warmup_share: float = Field(default=0.05, ge=0, lt=1)
     seed: int = 17
     start: Literal["champion", "base"] = "champion"
-    replay_share: float = Field(default=0.25, ge=0, le=1, description="older examples, relative to the new ones")
-    min_examples: int = Field(default=200, ge=1)
-    max_examples: int = Field(default=480, ge=1)
 
 
 class EvaluationSpec(Spec):
@@ -81,11 +78,14 @@ class AgentSpec(Spec):
     """One task of the fleet; its name is the OpenAI `model` that clients send."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{1,60}$")
-    task: Literal["functional-negative"] = Field(description="which built-in task and grader")
+    task: Literal["functional-negative", "generic"] = Field(
+        description="which built-in task and grader; generic: none, so that it is served and recorded, but not judged"
+    )
     source: TaskSourceSpec = TaskSourceSpec()
     first_champion: str = Field(default="local", description="upstream that answers before any adapter does")
     shadow: str | None = Field(default=None, description="upstream that answers in shadow, to learn from")
     max_tokens: int = Field(default=256, ge=16)
+    data: DataSpec = DataSpec()
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     rollout: RolloutSpec = RolloutSpec()

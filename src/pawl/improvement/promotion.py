@@ -10,12 +10,15 @@ from pathlib import Path
 import msgspec
 
 from pawl.bootstrap import current_route
+from pawl.curation.dataset import load, name_of
+from pawl.curation.datasheet import datasheet
 from pawl.errors import ApprovalInvalid, NotAllowed, StaleWrite
 from pawl.evaluation.report import Comparison, GateDecision
-from pawl.improvement.steps import Lineage, training_of
+from pawl.improvement.preparing import reports_of
+from pawl.improvement.steps import Lineage, dataset_of, training_of
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.registry.approvals import standing
-from pawl.registry.port import Version
+from pawl.registry.port import LearntFrom, Version
 from pawl.rollout.control import Key, Request
 from pawl.rollout.route import Arm
 from pawl.rollout.state import Override, Rollout
@@ -44,7 +47,9 @@ def register(place: Workplace, candidate: Candidate, report: Path) -> Registered
     tags = {**msgspec.to_builtins(lineage), "evidence": evidence, "gate": gate.decision}
     agent = place.agent_name
     tags["run_id"] = _log(place, candidate, comparison)
-    version = place.registry.register(agent, candidate.adapter, tags, {"report.html": report})
+    version = place.registry.register(
+        agent, candidate.adapter, tags, {"report.html": report, **_about_the_data(place, candidate)}
+    )
     now = time.time()
     if gate.decision == "promote":
         place.registry.move_alias(agent, "challenger", version.number)
@@ -83,7 +88,20 @@ def _log(place: Workplace, candidate: Candidate, comparison: Comparison) -> str:
     }
     params = {k: str(v) for k, v in msgspec.to_builtins(trained).items() if k != "adapter_dir"}
     losses = candidate.read("losses", list[tuple[int, float]])
-    return place.registry.log_training(place.agent_name, params, metrics, {"loss": losses})
+    made = dataset_of(place, candidate)
+    figures = {**made.by_split, "pairs": len(made.pairs), "sources": len(made.sources)}
+    learnt = LearntFrom(name=name_of(made), fingerprint=made.fingerprint, figures=figures)
+    return place.registry.log_training(place.agent_name, params, metrics, {"loss": losses}, learnt)
+
+
+def _about_the_data(place: Workplace, candidate: Candidate) -> dict[str, Path]:
+    """What hangs on the version beside the report: the datasheet, and the pages of the checks it went through."""
+    path = place.settings.datasets_dir / candidate.read("lineage", Lineage).dataset
+    reports = reports_of(path)
+    sheet = candidate.folder / "datasheet.md"
+    sheet.write_text(datasheet(load(path), reports))
+    pages = {f"validation-{r.suite}.html": Path(r.docs) for r in reports if r.docs}
+    return {"datasheet.md": sheet, **{name: page for name, page in pages.items() if page.exists()}}
 
 
 def force(place: Workplace, number: str, key: Key, reason: str, skips: tuple[str, ...]) -> Request:

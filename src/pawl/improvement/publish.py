@@ -83,7 +83,7 @@ def _data(place: Workplace, candidate: Candidate, version: Version | None, rollo
         dataset=DatasetFacts(
             fingerprint=dataset.fingerprint,
             counts=dataset.counts,
-            examples=len(dataset.examples),
+            examples=len(dataset.train),
             sources=len(dataset.sources),
         ),
         training=TrainingFacts(

@@ -1,4 +1,4 @@
-"""Collect, prepare, train and judge: from recorded traffic to a challenger with its evidence."""
+"""Collect, train and judge: from recorded traffic to a challenger with its evidence. `preparing` lies between."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import msgspec
 
 from pawl.curation import dataset as datasets
-from pawl.curation.dataset import DatasetVersion, Example
+from pawl.curation.dataset import DatasetVersion
+from pawl.errors import SourceError
 from pawl.evaluation.report import Comparison, GateDecision
-from pawl.fleet.spec import AgentSpec, TrainingSpec
+from pawl.fleet.spec import TrainingSpec
+from pawl.improvement.held_out import split_of
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.monitoring.timeline import span
-from pawl.qe.operation import Operation
 from pawl.rollout.route import Arm
 from pawl.training.result import Progress, TrainResult
 
@@ -45,67 +46,14 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
 def collect(place: Workplace, since: float | None, until: float | None) -> Window:
     """Move sealed journal segments into the lake and count the window's records."""
+    from pawl.lake.window_duckdb import window
+
     place.lake.ingest()
-    name = place.agent_name
-    seen = place.lake.interactions(name, since=since, until=until)
-    said = place.lake.feedback(name, since=since, until=None)
-    return Window(name, since, until, len(seen), len(said))
-
-
-def split_of(agent: AgentSpec) -> tuple[list[Operation], list[Operation]]:
-    """The agent's operations: (training side, evaluation side); no source is on both."""
-    from pawl.curation.split import split_sources
-    from pawl.qe import sources
-
-    operations = sources.load(agent.source)
-    training, _ = split_sources({o.source for o in operations}, agent.source.evaluation_percent)
-    mine = [o for o in operations if o.source in training]
-    return mine, [o for o in operations if o.source not in training]
-
-
-def prepare(place: Workplace, window: Window, spec: TrainingSpec) -> Path:
-    """Validate the window and turn it into a dataset version; returns its file.
-
-    DataRejected names the rows that failed; NotEnoughData says how many examples are missing.
-    """
-    import pandas as pd
-
-    from pawl.curation.prepare import prepare as build
-    from pawl.validation import great_expectations_suite as suites
-
-    agent = place.agent
-    seen = place.lake.interactions(agent.name, since=window.since, until=window.until)
-    said = place.lake.feedback(agent.name, since=window.since, until=None)
-    reports = [
-        suites.validate_interactions(pd.DataFrame([msgspec.to_builtins(i) for i in seen])),
-        suites.validate_feedback(pd.DataFrame([msgspec.to_builtins(f) for f in said]), {i.id for i in seen}),
-    ]
-    for report in reports:
-        report.demand()
-    _, held_out = split_of(agent)
-    evaluation = {o.source for o in held_out}
-    built = build(
-        agent.model_copy(update={"training": spec}),
-        seen,
-        said,
-        _replay(place, spec),
-        lambda source: source in evaluation,
-    )
-    rows = [{**msgspec.to_builtins(e), "interactions": list(e.interactions)} for e in built.examples]
-    last = suites.validate_dataset(pd.DataFrame(rows))
-    last.demand()
-    path = datasets.save(built, place.settings.datasets_dir)
-    path.with_suffix(".validation.json").write_bytes(msgspec.json.encode([*reports, last]))
-    return path
-
-
-def _replay(place: Workplace, spec: TrainingSpec) -> list[Example]:
-    """Examples of the dataset that the champion was trained on: what promotion has vouched for, nothing else."""
-    champion = place.registry.by_alias(place.agent_name, "champion") if spec.replay_share > 0 else None
-    if champion is None or "dataset" not in champion.tags:
-        return []
-    path = place.settings.datasets_dir / champion.tags["dataset"]
-    return list(datasets.load(path).examples) if path.exists() else []
+    with window(place.lake, place.agent_name, since, until) as db:
+        ((seen, said),) = db.execute(
+            "SELECT (SELECT count(*) FROM interactions), (SELECT count(*) FROM feedback)"
+        ).fetchall()
+    return Window(place.agent_name, since, until, seen, said)
 
 
 def start_arm(place: Workplace, spec: TrainingSpec) -> Arm:
@@ -175,8 +123,12 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     agent = place.agent
     lineage = candidate.read("lineage", Lineage)
     version = datasets.load(place.settings.datasets_dir / lineage.dataset)
-    _, held_out = split_of(agent)
-    picked = random.Random(agent.evaluation.items).sample(held_out, min(agent.evaluation.items, len(held_out)))
+    held = split_of(agent).test
+    if not held:
+        raise SourceError(
+            f"the task {agent.task!r} of {agent.name} has no oracle, so nothing can be judged or promoted"
+        )
+    picked = random.Random(agent.evaluation.items).sample(held, min(agent.evaluation.items, len(held)))
     items = [EvalItem(id=o.id, source=o.source, messages=task.messages(o), schema=o.schema) for o in picked]
     champion = current_route(place.fleet, place.control, agent).champion
     challenger = f"candidate-{lineage.adapter_sha256[:12]}"
@@ -209,7 +161,7 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
         margin=agent.evaluation.margin,
         alpha=agent.evaluation.alpha,
         dataset=lineage.dataset_fingerprint,
-        training_sources={e.source for e in version.examples},
+        training_sources=set(version.sources),
     )
     decision = gate(comparison, agent.evaluation, place.control.rejection(lineage.adapter_sha256))
     candidate.write("comparison", comparison)

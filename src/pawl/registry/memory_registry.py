@@ -11,7 +11,7 @@ import msgspec
 
 from pawl.errors import PawlError
 from pawl.registry.adapter_hash import adapter_sha256
-from pawl.registry.port import Version
+from pawl.registry.port import LearntFrom, Version
 
 
 class MemoryRegistry:
@@ -24,6 +24,7 @@ class MemoryRegistry:
         self._aliases: dict[tuple[str, str], str] = {}
         self.attached: dict[tuple[str, str], dict[str, bytes]] = {}
         self.runs: dict[str, tuple[dict[str, str], dict[str, float]]] = {}
+        self.datasets: dict[str, LearntFrom | None] = {}
 
     def register(self, agent: str, adapter_dir: Path, lineage: Mapping[str, str], files: Mapping[str, Path]) -> Version:
         sha256 = adapter_sha256(adapter_dir)
@@ -46,9 +47,11 @@ class MemoryRegistry:
         params: Mapping[str, str],
         metrics: Mapping[str, float],
         curves: Mapping[str, Sequence[tuple[int, float]]],
+        dataset: LearntFrom | None = None,
     ) -> str:
         run_id = uuid.uuid4().hex
         with self._lock:
+            self.datasets[run_id] = dataset
             self.runs[run_id] = (dict(params), {**{k: c[-1][1] for k, c in curves.items() if c}, **metrics})
         return run_id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -14,11 +15,12 @@ from typing import Any
 
 from pawl.errors import PawlError, ServerNotUp
 from pawl.registry.adapter_hash import adapter_sha256
-from pawl.registry.port import Version
+from pawl.registry.port import LearntFrom, Version
 
 SHA_TAG = "adapter_sha256"
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 PAGE = 200
+DIGEST = 36  # characters that MLflow keeps of a dataset's digest
 
 
 class MlflowRegistry:
@@ -73,9 +75,10 @@ class MlflowRegistry:
         params: Mapping[str, str],
         metrics: Mapping[str, float],
         curves: Mapping[str, Sequence[tuple[int, float]]],
+        dataset: LearntFrom | None = None,
     ) -> str:
         with self._mapped(f"logging the training of {agent}"):
-            return self._finished_run(self._experiment(agent), params, metrics, curves)
+            return self._finished_run(self._experiment(agent), params, metrics, curves, dataset)
 
     def version(self, agent: str, number: str) -> Version:
         with self._mapped(f"reading version {number} of {agent}"):
@@ -154,6 +157,7 @@ class MlflowRegistry:
         params: Mapping[str, str],
         metrics: Mapping[str, float],
         curves: Mapping[str, Sequence[tuple[int, float]]],
+        dataset: LearntFrom | None = None,
     ) -> str:
         from mlflow.entities import Metric, Param
 
@@ -164,6 +168,8 @@ class MlflowRegistry:
         self._client.log_batch(run_id, params=[Param(k, str(v)) for k, v in params.items()])
         for start in range(0, len(points), 1000):  # the server's limit a batch
             self._client.log_batch(run_id, metrics=points[start : start + 1000])
+        if dataset is not None:
+            self._client.log_inputs(run_id, datasets=[_input(dataset)])
         self._client.set_terminated(run_id, "FINISHED")
         return run_id
 
@@ -202,6 +208,17 @@ class MlflowRegistry:
                     f"{doing}: MLflow at {self._url} does not answer; start it, or look at its log"
                 ) from e
             raise PawlError(f"{doing}: MLflow refused ({code}): {e}") from e
+
+
+def _input(dataset: LearntFrom) -> Any:
+    """The dataset as MLflow's UI shows it beside the run: its examples stay where they are."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"dataset": dataset.name, "sha256": dataset.fingerprint})
+    digest = dataset.fingerprint[:DIGEST]
+    profile = json.dumps(dataset.figures)
+    made = Dataset(name=dataset.name, digest=digest, source_type="pawl", source=source, profile=profile)
+    return DatasetInput(made, [InputTag("mlflow.data.context", "training")])
 
 
 def _version(found: Any) -> Version:

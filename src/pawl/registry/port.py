@@ -24,6 +24,14 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.agent}-v{self.number}-{self.sha256[:8]}"
 
 
+class LearntFrom(msgspec.Struct, frozen=True, kw_only=True):
+    """The dataset version of a training run, as the registry names it."""
+
+    name: str
+    fingerprint: str
+    figures: dict[str, int]  # examples by split, pairs, sources
+
+
 class Registry(Protocol):
     """What the loop asks of a registry.
 
@@ -45,6 +53,7 @@ class Registry(Protocol):
         params: Mapping[str, str],
         metrics: Mapping[str, float],
         curves: Mapping[str, Sequence[tuple[int, float]]],
+        dataset: LearntFrom | None = None,
     ) -> str:
         """Record a training run in the agent's experiment; `curves` are (step, value). Returns its run id."""
         ...

@@ -65,10 +65,10 @@ def train(
     if finished is not None:
         return finished
     form = ChatFormat(base_dir)
-    encoded, dropped = form.encode_all(dataset.examples, spec.max_tokens)
+    encoded, dropped = form.encode_all(dataset.train, spec.max_tokens)
     if not encoded:
         raise NotEnoughData(
-            f"none of {len(dataset.examples)} examples fits into {spec.max_tokens} tokens; raise training.max_tokens"
+            f"none of {len(dataset.train)} examples fits into {spec.max_tokens} tokens; raise training.max_tokens"
         )
     batches = schedule([len(e.input_ids) for e in encoded], spec.batch_size, spec.epochs, spec.seed)
     _keep_freed_memory()
