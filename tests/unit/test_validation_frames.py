@@ -84,6 +84,17 @@ def test_the_measured_columns_agree_with_a_plain_reading(drawn: list[tuple[int, 
     assert frame["completion_chars"].tolist() == [len(i.completion) for i in seen]
 
 
+def test_copies_are_alike_in_session_messages_completion_and_arm() -> None:
+    same: dict[str, Any] = {"messages": [{"role": "user", "content": "Go"}], "completion": "{}"}
+    seen = [
+        interaction(0, **same), interaction(1, **same, at=1.0), interaction(2, **same, session="t"),
+        interaction(3, **same, arm="cloud"), interaction(4, **{**same, "completion": "[]"}), interaction(5),
+        interaction(6, messages=[], completion=""), interaction(7, messages=[], completion=""),
+    ]  # fmt: skip
+    frame = frames.interactions(window(seen)).set_index("id")
+    assert frame.index[frame["copies"] > 1].tolist() == ["i1", "i0"], "what retention took the text of is no copy"
+
+
 @pytest.mark.parametrize(
     ("stored", "valid"),
     [

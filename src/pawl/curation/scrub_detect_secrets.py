@@ -62,6 +62,7 @@ _PEM_BEGIN = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOC
 _PEM_END = re.compile(r"-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_BODY = re.compile(r"(?:[A-Za-z0-9+/=\s]|\\[nr])*")
 _PEM_FOREIGN = re.compile(r"[{}\[\]]|[\"']\s*:")  # an object's edge: the block does not go on behind it
+_PEM_LINE = re.compile(r"[A-Za-z0-9+/=]{16}")
 _PEM_MOST = 16_384
 _PUTTY = re.compile(r"PuTTY-User-Key-File-[23]: [\s\S]{0,8192}?Private-MAC: [0-9a-f]{40,64}")
 
@@ -78,7 +79,7 @@ _SCHEMED = re.compile(
 _SIGNED = re.compile(r"[?&](?:sig|X-Amz-Signature|X-Goog-Signature)=([A-Za-z0-9%+/=_-]{40,600})")
 # curl -u name:password, sshpass -p password, and the `login name password x` of .netrc
 _FLAGGED = re.compile(
-    r"(?:(?:-u|--user)[ =]\\*[\"']?[\w.@-]{1,64}:|sshpass -p ?|\blogin \S{1,80}\s{1,8}password )"
+    r"(?:(?:-u|--user)[ =]\\*[\"']?[\w.@-]{1,64}:(?!//)|sshpass -p ?|\blogin \S{1,80}\s{1,8}password )"
     r"\\*[\"']?([^\s\"'`$<>{}\\:][^\s\"'`<>{}\\]{4,128})"
 )
 _NAMED = re.compile(r"(?<![a-z])(?:token|invalid|expired|fake|test|example|your|bearer)(?![a-z])", re.IGNORECASE)
@@ -155,8 +156,12 @@ def _private_keys(text: str) -> Iterator[Span]:
     for begin in _PEM_BEGIN.finditer(text):
         end = _PEM_END.search(text, begin.end(), begin.end() + _PEM_MOST)
         if end and not _PEM_FOREIGN.search(text, begin.end(), end.start()):
-            yield Span(begin.start(), end.end(), "PRIVATE_KEY")
-        elif body := _PEM_BODY.match(text, begin.end(), begin.end() + _PEM_MOST):
+            # Markers alone, as documentation names them, hold no key.
+            if _PEM_LINE.search(text, begin.end(), end.start()):
+                yield Span(begin.start(), end.end(), "PRIVATE_KEY")
+            continue
+        body = _PEM_BODY.match(text, begin.end(), begin.end() + _PEM_MOST)
+        if body and _PEM_LINE.search(body[0]):
             # Cut off, as in a log: what there is of it goes.
             yield Span(begin.start(), begin.end() + len(body[0].rstrip()), "PRIVATE_KEY")
     yield from (Span(*m.span(), "PRIVATE_KEY") for m in _PUTTY.finditer(text))

@@ -34,7 +34,7 @@ _BEFORE_KEY = re.compile(
 # What makes a token one of a page or a request, and no secret.
 _HARMLESS = re.compile(
     r"(?:next|prev|previous|page|pagination|continue|continuation|client|request|idempotency|idempotent|start|starting|"
-    r"resume|marker|cursor|sync|upload|change|prompt|completion|input|output|stop|pad|eos|bos|unk|sep|mask)[_-]?$"
+    r"resume|marker|cursor|sync|upload|change|publickey|prompt|completion|input|output|stop|pad|eos|bos|unk|sep|mask)[_-]?$"
 )
 _REST = r"s?(?:[_-]?(?:access[_-]?)?(?:key|hash|value|confirm(?:ation)?|again|[0-9]))?(?![a-z0-9_])"
 # rest of the name, closing quote or bracket, a sign that assigns, value in quotes of any escaping
