@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from pawl.curation.scrub import Span
+from pawl.scrubbing.scrub import Span
 
 FILE = Path(__file__).parents[1] / "tests" / "data" / "scrub_labelled.jsonl"
 # The file keeps no value in one piece that a code host's scanner would take for a live credential.

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from benchmarks.claims import Claim, rates, table
 from benchmarks.scrub_labelled import BEST_EFFORT, Labelled, Tally, labelled, tally
-from pawl.curation.scrub import KINDS, Span, winners
-from pawl.curation.scrub_presidio import open_scrubber
 from pawl.qe.botocore_source import operations
+from pawl.scrubbing.scrub import KINDS, Span, winners
+from pawl.scrubbing.scrubber_presidio import open_scrubber
 
 _LENGTH = 1024  # characters of a text
 _EVERY = 4  # of so many texts one holds a labelled one, the others are ordinary

@@ -22,12 +22,12 @@ import aiohttp
 import msgspec
 import pytest
 
-from pawl.curation.scrub import Scrubbed
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Interaction
 from pawl.review.files import Reviews
 from pawl.review.sample import Sample, draw
 from pawl.rollout.control_sqlite import SqliteControl
+from pawl.scrubbing.scrub import Scrubbed
 from tests.integration.gateway_process import FLEET, GOOD, PROMPT
 
 AGENT = "functional-negative"

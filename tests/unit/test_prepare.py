@@ -18,7 +18,6 @@ from pawl.curation.dataset import DatasetVersion, Example, Split, load, save
 from pawl.curation.pool import HeldOut
 from pawl.curation.prepare import Surroundings, contaminated, prepare, prompt_of
 from pawl.curation.quality import qualities
-from pawl.curation.scrub import Scrubbed
 from pawl.curation.split import side
 from pawl.errors import NotEnoughData
 from pawl.fleet.data import DataSpec, QualitySpec
@@ -29,6 +28,7 @@ from pawl.qe.functional_negative import messages
 from pawl.qe.operation import Operation
 from pawl.qe.task import GenericTask
 from pawl.qe.tasks import task_of
+from pawl.scrubbing.scrub import Scrubbed
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
 NOW = 1_800_000_000.0

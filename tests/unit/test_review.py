@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pawl.curation.scrub import Scrubbed
 from pawl.errors import LakeError, NotAllowed, NotEnoughData
 from pawl.lake.records import Interaction
 from pawl.review import agreement
@@ -36,6 +35,7 @@ from pawl.review.sample import (
     progress,
     rater_name,
 )
+from pawl.scrubbing.scrub import Scrubbed
 
 
 class Upper:

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.scrub_labelled import BEST_EFFORT, labelled, tally
-from pawl.curation.scrub import KINDS, Scrubber, Span, scrub, winners
-from pawl.curation.scrub_presidio import open_scrubber, scrub_all
 from pawl.errors import ResourceError
+from pawl.scrubbing.scrub import KINDS, Scrubber, Span, scrub, winners
+from pawl.scrubbing.scrubber_presidio import open_scrubber, scrub_all
 
 # kind -> (precision, recall) that must be reached; names and addresses are found as well as rules can
 FLOORS = {
@@ -364,7 +364,7 @@ seen = []
 outward = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 sys.addaudithook(lambda event, _: seen.append(event) if event in outward else None)
 sys.modules.update(torch=None, transformers=None)  # they take seconds, and are not needed
-from pawl.curation.scrub_presidio import open_scrubber
+from pawl.scrubbing.scrubber_presidio import open_scrubber
 early = [m for m in ("presidio_analyzer", "detect_secrets", "spacy", "phonenumbers") if m in sys.modules]
 done = open_scrubber(names=True).scrub(["bob@corp-mail.de +49 151 23456789"])
 assert done.found == {"EMAIL": 1, "PHONE": 1}

@@ -49,9 +49,9 @@ def sample(
     weighs that back. PAWL_API_KEY must hold a key with role operator or admin.
     """
     from pawl.curation.quality import qualities
-    from pawl.curation.scrub_presidio import open_scrubber
     from pawl.qe.tasks import task_of
     from pawl.review.sample import QUESTION, draw
+    from pawl.scrubbing.scrubber_presidio import open_scrubber
 
     settings = Settings()
     key = acting_key("operator", "admin")

@@ -29,11 +29,11 @@ from pawl.curation.pool import (
     without_same_meaning,
 )
 from pawl.curation.readiness import Accuracy, Item, card
-from pawl.curation.scrub import Scrubbed
 from pawl.curation.select import Pick, age_weight, select
 from pawl.errors import NotEnoughData
 from pawl.fleet.data import DataSpec
 from pawl.qe.task import Task
+from pawl.scrubbing.scrub import Scrubbed
 
 if TYPE_CHECKING:
     from pawl.curation.topics_sklearn import Vectors

@@ -82,7 +82,7 @@ class DataSpec(Spec):
         default=30, ge=0, description="feedback of the window brings older interactions back, up to this age"
     )
     licence: str = Field(default="", description="under which the traffic may be learnt from; on the datasheet")
-    scrub_names: bool = Field(default=True, description="names of persons and addresses, best effort")
+    scrub_names: bool = Field(default=True, description="names of persons, best effort")
     languages: tuple[str, ...] = Field(default=("en",), description="ISO 639-1; others are warned of")
     requirements: RequirementsSpec = RequirementsSpec()
     seed: int = 17

@@ -18,7 +18,6 @@ from pawl.curation.pool import HeldOut
 from pawl.curation.prepare import Surroundings, contaminated, with_texts
 from pawl.curation.prepare import prepare as build
 from pawl.curation.readiness import Accuracy
-from pawl.curation.scrub import Scrubbed
 from pawl.fleet.data import DataSpec
 from pawl.improvement.held_out import held_out, side_of
 from pawl.improvement.steps import OnProgress, Window
@@ -28,6 +27,7 @@ from pawl.lake.window_duckdb import window as open_window
 from pawl.qe.task import Task
 from pawl.qe.tasks import task_of
 from pawl.review.files import Reviews
+from pawl.scrubbing.scrub import Scrubbed
 from pawl.validation.report import ValidationReport
 
 if TYPE_CHECKING:
@@ -242,6 +242,6 @@ def _embedder(spec: DataSpec) -> Callable[[list[str]], Any] | None:
 
 
 def _scrub(examples: Iterable[Sequence[str]], *, names: bool) -> Iterator[Scrubbed]:
-    from pawl.curation.scrub_presidio import scrub_all
+    from pawl.scrubbing.scrubber_presidio import scrub_all
 
     return scrub_all(examples, names=names, workers=_WORKERS)

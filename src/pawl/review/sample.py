@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from pawl.curation.scrub import Scrubber
 from pawl.errors import NotAllowed, NotEnoughData
 from pawl.lake.records import Interaction
 from pawl.rollout.differences import failed
+from pawl.scrubbing.scrub import Scrubber
 
 Verdict = Literal["right", "wrong", "cannot_say"]
 Cell = tuple[str, ...]  # quality band, scenario class, arm; fewer where it was merged with others

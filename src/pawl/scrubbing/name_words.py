@@ -1,4 +1,4 @@
-"""Words that tell names from what only looks like them, for `scrub_names`: lower case, written for this purpose."""
+"""Words that tell names from what only looks like them, for `names`: lower case, written for this purpose."""
 
 from __future__ import annotations
 

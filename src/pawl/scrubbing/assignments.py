@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pawl.curation.scrub import Span
+from pawl.scrubbing.scrub import Span
 
 # Finding these literally and matching around them is five times as fast as one pattern with all names in it.
 _PASSWORDS = (

@@ -1,6 +1,6 @@
 """Personal data and secrets out of training examples: spans in, pseudonyms out (pure).
 
-What a span is comes from recognizers (`scrub_presidio`, `scrub_detect_secrets`, `scrub_names`). Here it is decided
+What a span is comes from recognizers (`scrubber_presidio`, `secrets_detect_secrets`, `names`). Here it is decided
 which spans win, what stands in their place, and that a second scrub would change nothing.
 
 A pseudonym is numbered in the order of appearance inside one example. No table of values is kept and none is hashed:

@@ -19,11 +19,12 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import Any
 
-from pawl.curation.scrub import Scrubbed, Scrubber, Span, scrub
-from pawl.curation.scrub_addresses import addresses
-from pawl.curation.scrub_detect_secrets import Secrets
-from pawl.curation.scrub_names import people
-from pawl.curation.scrub_shapes import (
+from pawl.errors import ResourceError
+from pawl.scrubbing.addresses import addresses
+from pawl.scrubbing.names import people
+from pawl.scrubbing.scrub import Scrubbed, Scrubber, Span, scrub
+from pawl.scrubbing.secrets_detect_secrets import Secrets
+from pawl.scrubbing.shapes import (
     CARD,
     DIGITS,
     IBAN,
@@ -41,7 +42,6 @@ from pawl.curation.scrub_shapes import (
     is_card,
     is_version,
 )
-from pawl.errors import ResourceError
 
 _FEW = 200  # examples that are sooner scrubbed than a second process is up
 _CHUNK = 100  # examples

@@ -11,8 +11,8 @@ import json
 import re
 from collections.abc import Iterator
 
-from pawl.curation.name_words import GIVEN, NAME_FIELDS, NO_NAME, PARTICLES, PERSON_FIELDS
-from pawl.curation.scrub import Span
+from pawl.scrubbing.name_words import GIVEN, NAME_FIELDS, NO_NAME, PARTICLES, PERSON_FIELDS
+from pawl.scrubbing.scrub import Span
 
 _W = r"[A-ZÀ-ÖØ-ÞĀ-Ž](?:[^\W\d_]|['’-](?=[^\W\d_])|\\u0[01][0-9a-f]{2})*\.?"
 _MORE = rf"(?: (?:(?:al|bin|da|de|del|der|di|dos|du|la|le|van|von) ){{0,2}}{_W})"

@@ -11,8 +11,8 @@ import binascii
 import re
 from collections.abc import Iterator
 
-from pawl.curation.scrub import Span
-from pawl.curation.secret_assignments import assigned
+from pawl.scrubbing.assignments import assigned
+from pawl.scrubbing.scrub import Span
 
 # plugin module, class -> texts of which one must occur before its patterns are tried
 _PLUGINS = (

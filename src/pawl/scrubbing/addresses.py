@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pawl.curation.scrub import Span
+from pawl.scrubbing.scrub import Span
 
 _WORD = r"[A-ZÀ-ÖØ-Þ][\w'’.-]{0,24}"
 _TAIL = r"(?:, (?:Apt|Suite|Unit|Flat|Floor)\.? [\w-]{1,8})?"  # within the house

@@ -1,7 +1,7 @@
 """Where a number could be a card, an account, an address of the network, a telephone or an identity card (pure).
 
 Cheap patterns and what stands around them; whether it is one, checksums and numbering plans, is Presidio's to say
-(`scrub_presidio`). What is never one is kept away here: identifiers, versions, sections, networks, slices.
+(`scrubber_presidio`). What is never one is kept away here: identifiers, versions, sections, networks, slices.
 """
 
 from __future__ import annotations
