@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -109,50 +106,6 @@ def test_a_death_between_any_two_steps_of_ingestion_is_harmless(tmp_path: Path, 
     assert len(lake(tmp_path).feedback("a")) == 10
 
 
-def kill_loop(tmp_path: Path, root: Path, kills: int) -> None:
-    acknowledged: set[str] = set()
-    for turn in range(kills):
-        env = os.environ | {"PYTHONPATH": str(root)}
-        command = [sys.executable, "-c", WRITER, str(tmp_path / "journal"), str(turn)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=env, cwd=root, text=True)
-        assert process.stdout is not None
-        acknowledged.add(process.stdout.readline().strip())
-        time.sleep(0.02 + 0.01 * (turn % 5))
-        process.send_signal(signal.SIGKILL)
-        acknowledged |= {line.strip() for line in process.stdout if line.endswith("\n")}
-        process.wait()
-        if turn % 3 == 0:
-            lake(tmp_path).ingest()
-    found = [i.id for i in lake(tmp_path).interactions("a")]
-    assert len(acknowledged) > kills
-    assert acknowledged <= set(found)
-    assert len(found) == len(set(found))
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from pawl.lake.journal import Journal
-from pawl.lake.records import Interaction
-journal = Journal(Path(sys.argv[1]), "w", rotate_bytes=4000)
-n = int(sys.argv[2]) * 1000000
-while True:
-    n += 1
-    journal.append([Interaction(id=f"i{n}", at=1795000000.0 + n, agent="a", session="s", key_id="k", arm="base",
-                                arm_kind="local", messages=[{"role": "user", "content": "x" * (n % 300)}])])
-    print(f"i{n}", flush=True)
-"""
-
-
-def test_kill_minus_nine_loses_nothing_acknowledged(tmp_path: Path, root: Path) -> None:
-    kill_loop(tmp_path, root, 6)
-
-
-@pytest.mark.slow
-def test_a_hundred_kills_lose_nothing_acknowledged(tmp_path: Path, root: Path) -> None:
-    kill_loop(tmp_path, root, 100)
-
-
 def test_a_full_disk_is_an_error_that_says_what_to_do_and_leaves_clean_lines(tmp_path: Path) -> None:
     """A limit on the file's size stands for the disk: the write fails in the middle of a group."""
     code = f"""
@@ -181,6 +134,44 @@ print(json.dumps([kept, said]))
     kept, said = json.loads(done.stdout)
     assert len(kept) >= 3 and "free disk space" in said
     assert [i.id for i in lake(tmp_path).interactions("a")] == [*kept, "i99"]
+
+
+def test_a_full_disk_stops_the_lake_without_a_trace_and_it_goes_on_afterwards(tmp_path: Path) -> None:
+    """The limits stand for disks that are full when the object, and when the manifest, is written."""
+    code = f"""
+import json, random, resource, signal
+from pathlib import Path
+from pawl.errors import LakeError
+from pawl.lake.journal import Journal
+from pawl.lake.parquet_lake import ParquetLake
+from pawl.lake.records import Interaction
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+def one(n): return Interaction(id=f"i{{n}}", at=1e9 + n, agent="a", session="s", key_id="k", arm="b", arm_kind="local",
+                               messages=[{{"role": "user", "content": random.randbytes(300).hex()}}])
+home = Path({str(tmp_path)!r})
+journal, lake, said = Journal(home / "journal", "w"), ParquetLake(home / "lake", home / "journal"), []
+journal.append([one(n) for n in range(100)])
+journal.close()
+def limited(most, step):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    try:
+        step()
+        said.append("done")
+    except LakeError as e:
+        said.append(str(e))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+limited(9000, lake.ingest)
+limited(9000, lambda: lake.add([one(n) for n in range(100, 200)]))
+left = [str(p) for p in (home / "lake").rglob("*") if p.is_file() and p.stat().st_size]
+limited(1 << 30, lake.ingest)
+limited(60, lambda: lake.erase("nobody", 2e9))
+print(json.dumps([said, left]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (object_full, import_full, after, manifest_full), left = json.loads(done.stdout)
+    assert "free disk space" in object_full and "free disk space" in import_full and left == [], "not half a file stays"
+    assert after == "done" and "nothing was changed" in manifest_full
+    assert [i.id for i in lake(tmp_path).interactions("a")] == [f"i{n}" for n in range(100)]
 
 
 def test_an_unreadable_manifest_is_an_error_and_no_empty_lake(tmp_path: Path) -> None:

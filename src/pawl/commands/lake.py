@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -15,6 +16,14 @@ from pawl import bootstrap
 from pawl.commands.acting_key import acting_key
 from pawl.errors import NotAllowed
 from pawl.settings import Settings
+
+if TYPE_CHECKING:
+    from pawl.importers.imported import Rows
+    from pawl.lake.parquet_lake import ParquetLake
+    from pawl.lake.records import LakeRecord
+
+_SHOWN, _SHOWN_REJECTS = 3, 20
+_AT_ONCE = 20_000  # records: each time is one change of the manifest
 
 app = typer.Typer(no_args_is_help=True, help="The lake: look, query, compact, expire.")
 
@@ -44,7 +53,7 @@ def ingest() -> None:
 
 @app.command("query")
 def query(
-    sql: Annotated[str, typer.Argument(help="over the tables interactions and feedback")],
+    sql: Annotated[str, typer.Argument(help="over the tables interactions, feedback and observations")],
     most: Annotated[int, typer.Option(help="rows to print")] = 1000,
 ) -> None:
     """Ask the lake in SQL (DuckDB's), print CSV. PAWL_API_KEY must hold a key with role operator or admin.
@@ -83,9 +92,12 @@ def expire(
 
 
 def take_in(
-    form: Annotated[str, typer.Argument(help="openai, langfuse, langsmith, mlflow, csv or junit")],
+    form: Annotated[
+        str, typer.Argument(help="openai, langfuse, langsmith, mlflow, csv, junit, github, jira, k6 or jmeter")
+    ],
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="the export")],
-    agent: Annotated[str, typer.Option(help="whose interactions these are; csv and junit find it themselves")] = "",
+    agent: Annotated[str, typer.Option(help="for which agent; csv and junit find it themselves")] = "",
+    at: Annotated[str, typer.Option(help="when it was (ISO 8601), for a k6 summary; otherwise the file's time")] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would be taken and what not, change nothing")
     ] = False,
@@ -95,57 +107,94 @@ def take_in(
     PAWL_API_KEY must hold a key with role operator or admin. Example: pawl import langfuse traces.jsonl --agent
     functional-negative --dry-run
     """
-    from pawl.importers.formats import FORMATS
-    from pawl.importers.imported import Reject, Target
+    from pawl.importers.formats import FIND_THEIR_AGENT, FORMATS
+    from pawl.importers.imported import Problem, Target, moment
 
     settings = Settings()
     key = acting_key("operator", "admin")
     if form not in FORMATS:
         raise NotAllowed(f"no format {form!r}; there are: {', '.join(FORMATS)}")
-    if form not in ("csv", "junit"):
+    if form not in FIND_THEIR_AGENT:
         bootstrap.fleet(settings).agent(agent)
+    try:
+        when = moment(at) if at else None
+    except Problem as e:
+        raise NotAllowed(f"--at: {e}; write it like 2026-11-18T10:00:00Z") from e
     lake = bootstrap.lake(settings)
-    owners: dict[str, str] = {}
-    if form in ("csv", "junit"):
-        owners = {i.id: name for name in lake.agents() for i in lake.interactions(name)}
-    taken: list[Any] = []
-    rejects: list[Reject] = []
-    for row in FORMATS[form](file, Target(agent, key.id, owners.get)):
-        if isinstance(row, Reject):
-            rejects.append(row)
-        else:
-            taken.extend(row)
-    for record in taken[:3]:
-        typer.echo(f"  {msgspec.json.encode(record).decode()[:160]}")
-    for reject in rejects[:20]:
-        typer.echo(f"  row {reject.row}: {reject.reason}", err=True)
-    if len(rejects) > 20:
-        typer.echo(f"  ... and {len(rejects) - 20} more", err=True)
+
+    def find_agents(ids: set[str]) -> dict[str, str]:
+        return {i: found[0] for i, found in lake.owners(ids).items()}
+
+    counts = _Counts()
+    try:
+        _import(FORMATS[form](file, Target(agent, key.id, find_agents, when)), None if dry_run else lake, counts)
+    finally:
+        if not dry_run:  # of a file that breaks off in the middle, what came before may be in
+            bootstrap.control(settings).audit("import", key.name, {"format": form, **asdict(counts)}, time.time())
     if dry_run:
-        typer.echo(f"{len(taken)} records would be taken, {len(rejects)} rows not; nothing was changed")
-        return
-    lake.add(taken)
-    detail = {"format": form, "records": len(taken), "rejects": len(rejects)}
-    bootstrap.control(settings).audit("import", key.name, detail, time.time())
-    typer.echo(f"{len(taken)} records taken, {len(rejects)} rows not")
+        typer.echo(f"{counts.records} records would be taken, {counts.rejects} rows not; nothing was changed")
+    else:
+        typer.echo(f"{counts.records} records taken ({counts.new} of them new), {counts.rejects} rows not")
+
+
+@dataclass
+class _Counts:
+    """What became of an import's rows."""
+
+    records: int = 0
+    new: int = 0
+    rejects: int = 0
+
+
+def _import(rows: Rows, lake: ParquetLake | None, counts: _Counts) -> None:
+    """Add the rows' records to the lake, some thousands at a time; show the first ones and the first rejects."""
+    from pawl.importers.imported import Reject
+
+    waiting: list[LakeRecord] = []
+    for row in rows:
+        if isinstance(row, Reject):
+            counts.rejects += 1
+            if counts.rejects <= _SHOWN_REJECTS:
+                typer.echo(f"  row {row.row}: {row.reason}", err=True)
+            continue
+        for record in row:
+            counts.records += 1
+            if counts.records <= _SHOWN:
+                typer.echo(f"  {msgspec.json.encode(record).decode()[:160]}")
+        if lake:
+            waiting += row
+            if len(waiting) >= _AT_ONCE:
+                counts.new += lake.add(waiting)
+                waiting = []
+    if lake and waiting:
+        counts.new += lake.add(waiting)
+    if counts.rejects > _SHOWN_REJECTS:
+        typer.echo(f"  ... and {counts.rejects - _SHOWN_REJECTS} more", err=True)
 
 
 def erase(
-    subject: Annotated[str, typer.Option(help="a session, the OpenAI field `user`, or metadata.subject")],
+    subject: Annotated[
+        str, typer.Option(help="a session, the OpenAI field `user`, metadata.subject, or who reported a bug")
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
-    """Remove a person's interactions; name the dataset and adapter versions that learnt from them.
+    """Remove a person's interactions and reports; name the dataset and adapter versions that learnt from them.
 
     PAWL_API_KEY must hold a key with role admin. The audit log keeps that it happened, not what it was.
     """
-    from pawl.improvement.erasure import traces
+    from pawl.improvement.erasure import forget, traces
 
     key = acting_key("admin")
     if not yes:
-        typer.confirm("remove every interaction of this subject, and all feedback about them?", abort=True)
+        typer.confirm(
+            "remove every interaction of this subject, all feedback about them, and every bug report by them?",
+            abort=True,
+        )
     settings = Settings()
     now = time.time()
-    gone = bootstrap.lake(settings).erase(subject, now)
+    lake = bootstrap.lake(settings)
+    gone = lake.erase(subject, now)
+    forget(lake, settings.regression_dir, settings.reviews_dir)
     found = traces(set(gone), settings.datasets_dir, settings.home / "candidates")
     detail = {"interactions": len(gone), "datasets": found.datasets, "adapters": found.adapters}
     bootstrap.control(settings).audit("subject erased", key.name, detail, now)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from pawl.errors import SourceError
 from pawl.importers.imported import Problem, Reject, Rows, Target, feedback, interaction, messages_of, moment, text_of
-from pawl.lake.records import Interaction, Record
-
-Row = dict[str, Any]
+from pawl.importers.json_rows import Row, rows
+from pawl.lake.records import Interaction, LakeRecord
 
 
 def openai_log(path: Path, target: Target) -> Rows:
     """Lines with `request` and `response` (or `body`), or the two in one object; times in `created`."""
 
-    def read(row: Row) -> list[Record]:
+    def read(row: Row) -> list[LakeRecord]:
         request = _dict(row.get("request") or row.get("body") or row)
         answer = _dict(row.get("response") or row)
         answer = _dict(answer.get("body") or answer)
@@ -44,7 +42,7 @@ def openai_log(path: Path, target: Target) -> Rows:
 def langfuse(path: Path, target: Target) -> Rows:
     """Observations of type GENERATION; scores with a value of 0 to 1 become feedback."""
 
-    def read(row: Row) -> list[Record]:
+    def read(row: Row) -> list[LakeRecord]:
         if str(row.get("type", "GENERATION")).upper() != "GENERATION":
             raise Problem(f"an observation of type {row['type']}, not GENERATION")
         at = moment(row.get("startTime") or row.get("timestamp"))
@@ -75,7 +73,7 @@ def langfuse(path: Path, target: Target) -> Rows:
 def langsmith(path: Path, target: Target) -> Rows:
     """Runs of type llm; feedback with a score of 0 to 1 comes along."""
 
-    def read(row: Row) -> list[Record]:
+    def read(row: Row) -> list[LakeRecord]:
         if row.get("run_type") not in (None, "llm"):
             raise Problem(f"a run of type {row['run_type']}, not llm")
         if row.get("error"):
@@ -106,7 +104,7 @@ def langsmith(path: Path, target: Target) -> Rows:
 def mlflow_traces(path: Path, target: Target) -> Rows:
     """Traces as MLflow exports them: the root span's inputs and outputs; assessments become feedback."""
 
-    def read(row: Row) -> list[Record]:
+    def read(row: Row) -> list[LakeRecord]:
         info, data = _dict(row.get("info") or row), _dict(row.get("data"))
         spans = [s for s in data.get("spans") or () if isinstance(s, dict)]
         root = next((s for s in spans if not s.get("parent_span_id") and not s.get("parent_id")), {})
@@ -129,7 +127,7 @@ def mlflow_traces(path: Path, target: Target) -> Rows:
                 "latency_s": took / 1000 if isinstance(took, int | float) else 0.0,
             },
         )
-        found: list[Record] = [made]
+        found: list[LakeRecord] = [made]
         for given in info.get("assessments") or ():
             value = _dict(_dict(given).get("feedback")).get("value")
             value = 1.0 if value is True else 0.0 if value is False else value
@@ -147,11 +145,11 @@ def mlflow_traces(path: Path, target: Target) -> Rows:
 
 
 def _ratings(
-    target: Target, source: str, made: Interaction, rows: Any, value: str, name: str, otherwise: Any
-) -> list[Record]:
+    target: Target, source: str, made: Interaction, given: Any, value: str, name: str, otherwise: Any
+) -> list[LakeRecord]:
     """Feedback from a call's scores, by the fields of value and name; `otherwise`: when, of one that does not say."""
-    found: list[Record] = []
-    for row in rows or ():
+    found: list[LakeRecord] = []
+    for row in given or ():
         score = _dict(row).get(value)
         if isinstance(score, int | float):
             when = moment(row.get("timestamp") or row.get("createdAt") or row.get("created_at") or otherwise)
@@ -162,8 +160,8 @@ def _ratings(
     return found
 
 
-def _read(path: Path, one: Callable[[Row], list[Record]]) -> Rows:
-    for n, row in _rows(path):
+def _read(path: Path, one: Callable[[Row], list[LakeRecord]]) -> Rows:
+    for n, row in rows(path, ("data", "traces")):
         if isinstance(row, Reject):
             yield row
             continue
@@ -173,45 +171,6 @@ def _read(path: Path, one: Callable[[Row], list[Record]]) -> Rows:
             yield Reject(n, str(e))
         except (AttributeError, IndexError, KeyError, TypeError) as e:  # another shape than any export has
             yield Reject(n, f"not understood ({type(e).__name__}: {e})")
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Row | Reject]]:
-    """JSON lines, a JSON list, or an object with `data`; read line by line where it can be."""
-    try:
-        with path.open("rb") as lines:
-            first = lines.read(1)
-            while first and first.isspace():
-                first = lines.read(1)
-            lines.seek(0)
-            if first == b"[" or (first == b"{" and _is_one_object(path)):
-                whole = orjson.loads(lines.read())
-                rows = whole if isinstance(whole, list) else whole.get("data", whole.get("traces", [whole]))
-                for n, row in enumerate(rows, start=1):
-                    yield n, row if isinstance(row, dict) else Reject(n, "no object")
-                return
-            for n, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = orjson.loads(line)
-                except orjson.JSONDecodeError as e:
-                    yield n, Reject(n, f"no JSON: {e}")
-                    continue
-                yield n, row if isinstance(row, dict) else Reject(n, "no object")
-    except OSError as e:
-        raise SourceError(f"{path} cannot be read: {e.strerror}") from e
-    except orjson.JSONDecodeError as e:
-        raise SourceError(f"{path} is neither JSON nor JSON lines: {e}") from e
-
-
-def _is_one_object(path: Path) -> bool:
-    """Whether the first line alone is no JSON: then the file is one object over several lines, or nothing."""
-    with path.open("rb") as lines:
-        try:
-            first = orjson.loads(lines.readline())
-        except orjson.JSONDecodeError:
-            return True
-        return isinstance(first, dict) and isinstance(first.get("data", first.get("traces")), list)
 
 
 def _dict(value: Any) -> dict[str, Any]:

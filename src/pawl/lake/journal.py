@@ -9,17 +9,18 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import secrets
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from pawl.errors import LakeError
-from pawl.lake.records import Record
+from pawl.lake.records import LakeRecord
 
 OPEN = ".open"
 SEALED = ".sealed"
@@ -28,19 +29,19 @@ HEAD = 9  # eight hex digits and a space
 # One counter a process: two journals of one process never make the same segment name.
 _sequence = itertools.count()
 _encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+_decoder: msgspec.json.Decoder[LakeRecord] = msgspec.json.Decoder(LakeRecord)
 
 
 class Segment(NamedTuple):
     """A parsed journal file. `torn`: its last line has no end (its writer died before acknowledging it)."""
 
-    records: list[Record]
+    records: list[LakeRecord]
     corrupt: int  # whole lines that fail their checksum or are no record
     torn: bool
     bad: tuple[bytes, ...] = ()  # the corrupt lines as they stand
 
 
-def encode_line(record: Record) -> bytes:
+def encode_line(record: LakeRecord) -> bytes:
     """The journal line of a record."""
     payload = _encoder.encode(record)
     return b"%08x %s\n" % (zlib.crc32(payload), payload)
@@ -49,7 +50,7 @@ def encode_line(record: Record) -> bytes:
 def parse(data: bytes) -> Segment:
     """All whole records in `data`; never raises, whatever the bytes are."""
     *lines, rest = data.split(b"\n")
-    records: list[Record] = []
+    records: list[LakeRecord] = []
     bad: list[bytes] = []
     for line in lines:
         try:
@@ -61,7 +62,7 @@ def parse(data: bytes) -> Segment:
     return Segment(records, len(bad), bool(rest), tuple(bad))
 
 
-def read_segment(path: Path) -> tuple[list[Record], int]:
+def read_segment(path: Path) -> tuple[list[LakeRecord], int]:
     """The records of one journal file and the number of torn or corrupt lines that were skipped.
 
     FileNotFoundError where the file was sealed or ingested meanwhile; LakeError where it cannot be read.
@@ -78,6 +79,17 @@ def read_parsed(path: Path) -> Segment:
         raise
     except OSError as e:
         raise LakeError(f"journal file {path.name} cannot be read ({e.strerror}); check its owner and mode") from e
+
+
+def journalled(folder: Path) -> Iterator[LakeRecord]:
+    """Everything that the journal in `folder` holds, of all its writers."""
+    for path in [*folder.glob(f"*{OPEN}"), *folder.glob(f"*{SEALED}")]:
+        for candidate in (path, path.with_suffix(SEALED)):  # it may be sealed between listing and reading
+            try:
+                yield from read_segment(candidate)[0]
+                break
+            except FileNotFoundError:
+                continue
 
 
 def seal_dead(folder: Path) -> int:
@@ -141,7 +153,7 @@ class Journal:
         except OSError as e:
             raise LakeError(f"the journal folder {folder} cannot be used ({e.strerror}); check PAWL_HOME") from e
 
-    def append(self, records: Sequence[Record]) -> None:
+    def append(self, records: Sequence[LakeRecord]) -> None:
         """Write the group; when this returns, the kernel (or the disk) has all of it.
 
         LakeError where it cannot be written: then none of the group is in the journal.
@@ -184,7 +196,9 @@ class Journal:
 
     def _start(self) -> None:
         while True:
-            name = f"{self._writer}-{time.time_ns() // 1_000_000}-{next(_sequence)}{OPEN}"
+            # The random part: on two machines writer, process id and millisecond may well be the same, and the lake
+            # knows by its name what it has taken in.
+            name = f"{self._writer}-{time.time_ns() // 1_000_000}-{next(_sequence)}-{secrets.token_hex(4)}{OPEN}"
             path = self._folder / name
             try:
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)

@@ -57,6 +57,7 @@ class Manifest(msgspec.Struct, frozen=True):
     segments: tuple[str, ...] = ()  # ingested, perhaps not deleted yet
     removed: tuple[Removed, ...] = ()
     erased: tuple[Erased, ...] = ()
+    erased_ids: str = ""  # the object with the digests of all erased interactions
 
 
 class ManifestStore(Protocol):
@@ -65,6 +66,10 @@ class ManifestStore(Protocol):
     def read(self) -> Manifest: ...
     def change(self, change: Change) -> Manifest:
         """Apply `change` to the manifest as it is and keep the result; durable when this returns."""
+        ...
+
+    def sweep(self, before: float) -> None:
+        """Delete manifests that were written before that moment and hold no longer."""
         ...
 
 
@@ -100,6 +105,9 @@ class FolderManifest:
                 raise LakeError(f"the lake cannot write {part}: {e.strerror or e}; nothing was changed") from e
             return made
 
+    def sweep(self, before: float) -> None:
+        """There is only ever one."""
+
 
 class Pointers(Protocol):
     """Named values with a revision; the control database has them."""
@@ -120,19 +128,21 @@ class PointedManifest:
         self._store, self._pointers, self._name = store, pointers, name
 
     def read(self) -> Manifest:
-        return self._at(self._pointers.pointer(self._name)[1])
+        return self._current()[1]
 
     def change(self, change: Change) -> Manifest:
         while True:
-            revision, value = self._pointers.pointer(self._name)
-            made = change(self._at(value))
+            revision, before = self._current()
+            made = change(before)
             data = msgspec.json.encode(made)
             name = f"manifests/{revision + 1:09}-{hashlib.sha256(data).hexdigest()[:16]}.json"
             handle, part = tempfile.mkstemp(prefix="manifest-")
-            with os.fdopen(handle, "wb") as out:
-                out.write(data)
             try:
+                with os.fdopen(handle, "wb") as out:
+                    out.write(data)
                 self._store.put(name, Path(part))
+            except OSError as e:
+                raise LakeError(f"the lake cannot write {part}: {e.strerror or e}; nothing was changed") from e
             finally:
                 Path(part).unlink(missing_ok=True)
             try:
@@ -141,10 +151,23 @@ class PointedManifest:
                 continue  # somebody changed it meanwhile: again, from what it is now
             return made
 
-    def _at(self, value: str) -> Manifest:
-        if not value:
-            return Manifest()
-        try:
-            return msgspec.json.decode(self._store.fetch(value).read_bytes(), type=Manifest)
-        except (OSError, msgspec.DecodeError) as e:
-            raise LakeError(f"the lake's manifest {value} cannot be read: {e}; restore it from a copy") from e
+    def sweep(self, before: float) -> None:
+        written = [s.name for s in self._store.listed("manifests/") if s.at < before]
+        # Read after the list was made: what the pointer has moved on to since is younger than the list.
+        current = self._pointers.pointer(self._name)[1]
+        for name in written if current else ():
+            if name != current:
+                self._store.delete(name)
+
+    def _current(self) -> tuple[int, Manifest]:
+        """(revision, manifest) as the pointer has them."""
+        while True:
+            revision, value = self._pointers.pointer(self._name)
+            if not value:
+                return revision, Manifest()
+            try:
+                return revision, msgspec.json.decode(self._store.fetch(value).read_bytes(), type=Manifest)
+            except (OSError, msgspec.DecodeError) as e:
+                if isinstance(e, FileNotFoundError) and self._pointers.pointer(self._name)[0] != revision:
+                    continue  # replaced, and swept, between the two steps
+                raise LakeError(f"the lake's manifest {value} cannot be read: {e}; restore it from a copy") from e

@@ -1,4 +1,4 @@
-"""SQL over the lake, read-only: tables `interactions` and `feedback`."""
+"""SQL over the lake, read-only: tables `interactions`, `feedback` and `observations`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import duckdb
 
 from pawl.errors import LakeError
+from pawl.lake import tables_pyarrow as tables
 from pawl.lake.parquet_lake import ParquetLake
-
-TABLES = ("interactions", "feedback")
 
 
 def query(lake: ParquetLake, sql: str, most: int = 1000) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -19,11 +18,18 @@ def query(lake: ParquetLake, sql: str, most: int = 1000) -> tuple[list[str], lis
     Only the lake's own files can be read: DuckDB is shut off from all others, from the network and from extensions.
     """
     with duckdb.connect(":memory:") as db:
-        for table in TABLES:
+        for kind, table in tables.TABLES.items():
+            # Files that older versions wrote lack columns, and a table may have no file: the empty one has today's.
+            parts = [db.from_arrow(tables.table(kind, []))]
             files = [str(f) for f in lake.files(table)]
             if files:
-                db.read_parquet(files, union_by_name=True, hive_partitioning=False).create_view(f"{table}_view")
-                db.execute(f"CREATE TABLE {table} AS SELECT * FROM {table}_view")  # noqa: S608 - our own name
+                parts.append(db.read_parquet(files, union_by_name=True, hive_partitioning=False))
+            for n, part in enumerate(parts):
+                part.create_view(f"{table}_{n}")
+            union = " UNION ALL BY NAME ".join(f"SELECT * FROM {table}_{n}" for n in range(len(parts)))  # noqa: S608
+            db.execute(f"CREATE TABLE {table} AS {union}")  # our own names
+            for n in range(len(parts)):
+                db.execute(f"DROP VIEW {table}_{n}")
         db.execute("SET enable_external_access = false")
         db.execute("SET lock_configuration = true")
         try:

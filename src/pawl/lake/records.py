@@ -67,4 +67,37 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", ta
     key_id: str = ""
 
 
-Record = Interaction | Feedback
+class Observation(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="observation"):
+    """What was learnt about the system under test, apart from any answer: a bug report, a load result.
+
+    What changes (a bug that was open is fixed) is another observation with the same `ref`; the later `at` holds.
+    """
+
+    v: int = 1
+    id: str
+    at: float  # epoch seconds: when a bug was reported, or closed; the minute of a load result
+    agent: str  # for whose learning it was imported
+    kind: Literal["bug", "load"]
+    ref: str = ""  # what the tracker calls it: owner/name#12, SHOP-7
+    title: str = ""
+    text: str = ""
+    root_cause: str = ""
+    component: str = ""  # repository, project or endpoint
+    severity: str = ""  # in the tracker's words, lower case
+    labels: tuple[str, ...] = ()
+    resolved: bool = False  # closed as fixed
+    subject: str = ""  # who reported it, for erasure
+    interaction: str = ""  # the answer that the text names
+    figures: dict[str, Any] = {}
+    source: str = ""  # import:github, import:jira, import:k6, import:jmeter
+    key_id: str = ""
+
+
+Record = Interaction | Feedback  # what gateways journal
+LakeRecord = Interaction | Feedback | Observation  # what the lake holds
+TABLES: dict[type[LakeRecord], str] = {
+    Interaction: "interactions",
+    Feedback: "feedback",
+    Observation: "observations",
+}
+KINDS: dict[str, type[LakeRecord]] = {table: kind for kind, table in TABLES.items()}

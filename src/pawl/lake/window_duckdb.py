@@ -9,42 +9,58 @@ import duckdb
 
 from pawl.lake import tables_pyarrow as tables
 from pawl.lake.parquet_lake import ParquetLake
-from pawl.lake.records import Feedback, Interaction
+from pawl.lake.records import TABLES, Feedback, Interaction, Observation
 
+Connection = duckdb.DuckDBPyConnection
 MEMORY = "1500MB"
 
 
 @contextmanager
 def window(
-    lake: ParquetLake, agent: str, since: float | None = None, until: float | None = None
+    lake: ParquetLake, agent: str, since: float | None = None, until: float | None = None, late_days: float = 0.0
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the views `interactions` (since <= at < until) and `feedback` (since <= at), of one agent.
+    """A connection with the views `interactions`, `feedback` and `observations`, of one agent.
 
-    Feedback comes late, so its window has no end. Columns are the records' fields; nested ones are JSON text. What is
-    still in the journal is in it too. Larger work spills to a temporary folder that goes with the connection.
+    Interactions are those with since <= at < until, and older ones, up to `late_days` before, that feedback came about
+    since; feedback is all that came since (it comes late, so that its window has no end) and what was said before of
+    those older ones. Columns are the records' fields; nested ones are JSON text. What is still in the journal is in it
+    too. Larger work spills to a temporary folder that goes with the connection.
     """
     low = float("-inf") if since is None else since
     high = float("inf") if until is None else until
+    earliest = low - late_days * 86_400
+    first = None if since is None else earliest
     # The journal first: what is ingested meanwhile is then seen twice rather than not at all.
     pending = lake.pending()
     with duckdb.connect(":memory:", config={"memory_limit": MEMORY, "preserve_insertion_order": False}) as db:
-        for kind, end in ((Interaction, high), (Feedback, float("inf"))):
-            table = tables.TABLES[kind]
-            db.register(f"{table}_pending", tables.table(kind, [r for r in pending if isinstance(r, kind)]))
-            files = [str(f) for f in lake.files(table, agent, since, None if end == float("inf") else end)]
+        for kind, end in ((Feedback, None), (Observation, until), (Interaction, until)):
+            table = TABLES[kind]
+            rows = [r for r in pending if isinstance(r, kind) and r.agent == agent]
+            db.register(f"{table}_pending", tables.table(kind, rows))
+            files = [str(f) for f in lake.files(table, agent, first, end)]
             parts = [f"SELECT * FROM {table}_pending"]  # noqa: S608 - our own names, here and below
             if files:
                 # Files that older versions wrote lack columns; the empty table of today's brings them.
                 relation = db.read_parquet(files, union_by_name=True, hive_partitioning=False)
                 relation.create_view(f"{table}_stored")
-                parts = [
-                    f"SELECT * FROM {table}_stored",  # noqa: S608
-                    f"SELECT * FROM {table}_pending WHERE id NOT IN (SELECT id FROM {table}_stored)",  # noqa: S608
-                ]
+                stored = f"SELECT id FROM {table}_stored"  # noqa: S608
+                parts = [f"SELECT * FROM {table}_stored", f"{parts[0]} WHERE id NOT IN ({stored})"]  # noqa: S608
             db.execute(
-                f"CREATE VIEW {table} AS SELECT * FROM ({' UNION ALL BY NAME '.join(parts)}) "  # noqa: S608
-                f"WHERE agent = {_text(agent)} AND at >= {_number(low)} AND at < {_number(end)}"
+                f"CREATE VIEW {table}_near AS SELECT * FROM ({' UNION ALL BY NAME '.join(parts)}) "  # noqa: S608
+                f'WHERE agent = {_text(agent)} AND "at" >= {_number(earliest)}'
             )
+        inside, before = f'"at" >= {_number(low)}', f'"at" < {_number(high)}'
+        late = f"SELECT interaction FROM feedback_near WHERE {inside}"  # noqa: S608
+        told, asked = inside, f"{inside} AND {before}"
+        if since is not None and late_days > 0:
+            told = f"{inside} OR interaction IN ({late})"
+            asked = f"{before} AND ({inside} OR id IN ({late}))"
+        for name, condition in (
+            ("feedback", told),
+            ("interactions", asked),
+            ("observations", f"{inside} AND {before}"),
+        ):
+            db.execute(f"CREATE VIEW {name} AS SELECT * FROM {name}_near WHERE {condition}")  # noqa: S608
         yield db
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -83,6 +83,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     skips: tuple[str, ...] = ()
 
 
+class Quarantined(msgspec.Struct, frozen=True):
+    """A row that failed a critical check and is left out until somebody lets it go: its id, never its content."""
+
+    table: str  # interactions or feedback
+    row: str  # its id
+    agent: str
+    rule: str  # in words
+    at: float  # epoch seconds
+    released_at: float | None = None
+    released_by: str = ""
+
+
 class ControlStore(Protocol):
     """One SQLite file in the embedded set-up. Every method is one transaction."""
 
@@ -155,6 +167,19 @@ class ControlStore(Protocol):
 
     def move_pointer(self, name: str, revision: int, value: str) -> None:
         """Set it where `revision` is still current. StaleWrite otherwise."""
+        ...
+
+    def quarantine(self, table: str, agent: str, rows: Mapping[str, str], at: float) -> int:
+        """Leave these rows (id -> the rule that each broke) out from now on; returns how many were not before.
+        One that was let go and fails again is set aside again."""
+        ...
+
+    def quarantined(self, agent: str | None = None) -> list[Quarantined]:
+        """Those that are left out, oldest first."""
+        ...
+
+    def release(self, table: str, rows: Iterable[str], by: str, at: float) -> int:
+        """Let rows go: the next run takes them in and checks them anew. Returns how many were held."""
         ...
 
     def audit(self, event: str, by: str, detail: dict[str, Any], at: float) -> None:

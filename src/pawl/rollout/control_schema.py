@@ -49,4 +49,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ),
     ),
     ("CREATE TABLE pointers (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, value TEXT NOT NULL) STRICT",),
+    (
+        "CREATE TABLE quarantine (kind TEXT NOT NULL, row TEXT NOT NULL, agent TEXT NOT NULL, rule TEXT NOT NULL, "
+        "at REAL NOT NULL, released_at REAL, released_by TEXT NOT NULL DEFAULT '') STRICT",
+        # A row may be let go and fail again; what was let go stays for the record.
+        "CREATE UNIQUE INDEX quarantined_once ON quarantine (kind, row) WHERE released_at IS NULL",
+        "CREATE INDEX quarantined_of_agent ON quarantine (agent) WHERE released_at IS NULL",
+    ),
 )

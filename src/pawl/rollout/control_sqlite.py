@@ -1,4 +1,4 @@
-"""The control database on SQLite: routes, rollouts and approvals; keys and the audit log in its base class."""
+"""The control database on SQLite: routes, rollouts and approvals; keys, audit and quarantine in its base classes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pawl.errors import StaleWrite
 from pawl.rollout.control import Approval, Request
 from pawl.rollout.control_sqlite_access import SqliteAccess
 from pawl.rollout.control_sqlite_file import encode
+from pawl.rollout.control_sqlite_quarantine import SqliteQuarantine
 from pawl.rollout.route import Route
 from pawl.rollout.state import TERMINAL, Rollout, route_of
 
 
-class SqliteControl(SqliteAccess):
+class SqliteControl(SqliteAccess, SqliteQuarantine):
     """`ControlStore` on one SQLite file."""
 
     # -- routes --------------------------------------------------------------------------------------------------
