@@ -93,7 +93,9 @@ def traffic(amount: int, seed: int = 1) -> Iterator[Interaction | Feedback]:
                            source="grader")  # fmt: skip
 
 
-def test_prepare_show_and_compare(home: Home, pawl: Typed, tmp_path: Path) -> None:
+def test_prepare_show_compare_and_erase(
+    home: Home, pawl: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home.lake.add(traffic(300))
     dry = pawl("dataset", "prepare", AGENT, "--dry-run")
     assert dry.returncode == 0, dry.stderr
@@ -136,6 +138,17 @@ def test_prepare_show_and_compare(home: Home, pawl: Typed, tmp_path: Path) -> No
     told = pawl("dataset", "diff", path.stem, newer.stem).stdout
     assert re.search(r"added: [1-9]", told) and "train examples" in told
     assert "no single dataset" in pawl("dataset", "show", AGENT).stderr
+
+    # A person goes: out of the lake and of the suite; the versions that learnt from them are named.
+    (learnt,) = [i for i in made.train[0].interactions if i.startswith("a")]
+    tested = re.findall(r'"interaction": "(a1-[0-9]+)"', suite)[0]
+    monkeypatch.setenv("PAWL_API_KEY", home.keys["admin"])
+    for interaction in (learnt, tested):
+        gone = pawl("erase", "--yes", "--subject", interaction.replace("a1-", "s"))
+        assert gone.returncode == 0 and "interactions removed" in gone.stdout, gone.stderr
+        assert (path.stem in gone.stdout) == (interaction == learnt)
+    left = (tmp_path / "regression" / f"{AGENT}.json").read_text()
+    assert tested not in left and left.count('"cluster"') == 9
 
 
 def test_a_critical_failure_names_the_rows_and_the_next_run_does_without_them(home: Home, pawl: Typed) -> None:
