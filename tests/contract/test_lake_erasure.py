@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -261,3 +262,20 @@ def test_old_manifests_are_read(tmp_path: Path) -> None:
     assert lake.add([interaction(1, session="ann"), interaction(2), bug(1)]) == 2
     lake.compact(AT + DAY)
     assert [i.id for i in lake.interactions("a")] == ["i2"] and lake.observations("a") == [bug(1)]
+
+
+def test_copies_on_other_machines_go_within_the_hour(lake: Open, tmp_path: Path) -> None:
+    lake().add([interaction(1, session="ann"), interaction(2, at=AT + DAY)])
+    other = lake()  # on S3 a machine of its own
+    assert len(other.interactions("a")) == 2
+    copies = {p for p in tmp_path.rglob("fetched/**/*.parquet")}
+    lake().erase("ann", AT + 2 * DAY)
+    other.ingest()
+    kept = {p for p in copies if p.exists()}
+    assert kept == copies, "who reads by the manifest before has an hour"
+    for p in copies:
+        os.utime(p, (time.time() - 3700, time.time() - 3700))
+    other.ingest()
+    kept = {p for p in copies if p.exists()}
+    assert len(kept) == len(copies) / 2
+    assert [i.id for i in other.interactions("a")] == ["i2"]

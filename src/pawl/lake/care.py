@@ -26,6 +26,12 @@ class Care:
     def __init__(self, shelf: Shelf, intake: Intake, journal: Path) -> None:
         self._shelf, self._intake, self._journal = shelf, intake, journal
 
+    def drop_copies(self, now: float) -> None:
+        """Copies on this machine of what is listed no longer go: another machine may have erased a person since."""
+        manifest, _ = self._shelf.now()
+        listed = {o.path for o in manifest.objects} | {manifest.erased_ids}
+        self._shelf.store.drop_copies(listed, now - GRACE_S)
+
     def compact(self, now: float) -> int:
         """Merge the files of each day and agent; returns how many files went."""
         merged, again = 0, True

@@ -6,6 +6,7 @@ An object is written once under a name that its content gives, and never changed
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -39,6 +40,10 @@ class ObjectStore(Protocol):
         """The objects whose names begin so."""
         ...
 
+    def drop_copies(self, but: Collection[str], before: float) -> None:
+        """Of local copies of objects, those that are older than that moment (epoch seconds) and not among `but` go."""
+        ...
+
 
 class FolderStore:
     """Objects are files under one folder."""
@@ -70,3 +75,6 @@ class FolderStore:
         folder = self._root / prefix
         files = (p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else ()
         return [Stored(str(p.relative_to(self._root)), p.stat().st_mtime) for p in files]
+
+    def drop_copies(self, but: Collection[str], before: float) -> None:
+        """Nothing: the objects themselves are here."""

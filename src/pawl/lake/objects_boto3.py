@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -86,6 +87,12 @@ class S3Store:
         except (BotoCoreError, ClientError) as e:
             raise self._failed("list", prefix, e) from e
         return found
+
+    def drop_copies(self, but: Collection[str], before: float) -> None:
+        kept = set(but)
+        for path in self._cache.rglob("*"):
+            if path.is_file() and str(path.relative_to(self._cache)) not in kept and path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name

@@ -5,6 +5,7 @@ What the manifest does not list does not exist. How records come in and why none
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -40,7 +41,9 @@ class ParquetLake:
     def ingest(self) -> int:
         """Move sealed segments of the journal into the lake; returns the number of records moved."""
         with self._shelf.locked():
-            return self._intake.ingest()
+            moved = self._intake.ingest()
+            self._care.drop_copies(time.time())
+            return moved
 
     def add(self, records: Iterable[LakeRecord]) -> int:
         """Put records from elsewhere (an import) into the lake; returns how many were new.
