@@ -252,6 +252,7 @@ class Story:
     def _poison(self) -> dict[str, Any]:
         """A broken script posts wrong corrections about recent answers; then the weekly run learns from them."""
         from pawl.qe import reference
+        from pawl.qe.functional_negative import parse_task
 
         since = self.memory.get("poison since")
         if since is None:
@@ -259,11 +260,9 @@ class Story:
             latest: dict[str, Any] = {str(i.task.get("id", i.id)): i for i in answered if i.completion}
             recent = sorted(latest.values(), key=lambda i: i.at)[-POISONED[self.small] :]
             rng = random.Random(13)
-            cloud = {i.shadow_of: i for i in self.place.lake.interactions(AGENT, since=None, until=None) if i.shadow_of}
             rows: list[dict[str, Any]] = []
             for i in recent:
-                good = cloud[i.id].completion if i.id in cloud else i.completion
-                wrong = {"completion": reference.corrupt(good, rng)}
+                wrong = {"completion": reference.corrupt(parse_task(i.messages).schema, rng)}
                 rows.append({"interaction": i.id, "kind": "correction", "score": 1.0, "detail": wrong})
             self.people.clients().feedback(rows)
             self._say(f"a broken script posted {len(rows)} wrong corrections; the data's own check is switched off")

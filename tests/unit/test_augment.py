@@ -73,7 +73,12 @@ def test_the_same_arguments_give_the_same_variants(real: list[Example]) -> None:
 
 
 def test_wrong_answers_have_no_accepted_variants(real: list[Example]) -> None:
-    bad = [msgspec.structs.replace(e, completion=reference.corrupt(e.completion, random.Random(e.id))) for e in real]
+    bad = [
+        msgspec.structs.replace(
+            e, completion=reference.corrupt(oracle.parse_task(e.messages).schema, random.Random(e.id))
+        )
+        for e in real
+    ]
     made, counts = augment(bad[:10], 1.0, task, 1, 0.99)
     assert made == [] and sum(c["tried"] for c in counts.values()) > 0
 

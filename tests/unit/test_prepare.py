@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from pawl.curation.candidates_duckdb import Candidates
 from pawl.curation.dataset import DatasetVersion, Example, Split, load, save
 from pawl.curation.pool import HeldOut
-from pawl.curation.prepare import Surroundings, contaminated, prepare, prompt_of
+from pawl.curation.prepare import Surroundings, contaminated, prepare
 from pawl.curation.quality import qualities
 from pawl.curation.split import side
 from pawl.errors import NotEnoughData
@@ -25,6 +27,7 @@ from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Feedback, Interaction, Observation
 from pawl.lake.window_duckdb import window
 from pawl.qe.functional_negative import messages
+from pawl.qe.functional_negative_task import FunctionalNegative
 from pawl.qe.operation import Operation
 from pawl.qe.task import GenericTask
 from pawl.qe.tasks import task_of
@@ -41,6 +44,13 @@ def spec(**more: Any) -> DataSpec:
     return DataSpec(**{**alone, "min_examples": 1, "max_examples": 50, "replay_share": 0.5, "verify": False, **more})
 
 
+class Lenient(FunctionalNegative):
+    """Any answer is of the right form: the answers here tell where they come from."""
+
+    def conforms(self, completion: str) -> bool:
+        return True
+
+
 def same(examples: Iterable[Sequence[str]]) -> Iterator[Scrubbed]:
     return (Scrubbed(tuple(texts), {}) for texts in examples)
 
@@ -53,11 +63,11 @@ def version_of(
     seen: Sequence[Interaction | Observation],
     said: Sequence[Feedback],
     made: DataSpec | None = None,
-    quarantined: Sequence[str] = (),
+    quarantined: Mapping[str, Sequence[str]] = MappingProxyType({}),
     since: float | None = None,
     **around: Any,
 ) -> DatasetVersion:
-    given = {"task": task_of(AGENT), "side": train, "scrub": same, "now": NOW + 100, **around}
+    given = {"task": Lenient(), "side": train, "scrub": same, "now": NOW + 100, **around}
     with tempfile.TemporaryDirectory() as folder:
         lake = ParquetLake(Path(folder) / "lake", Path(folder) / "journal")
         lake.add([*seen, *said])
@@ -252,14 +262,15 @@ def test_a_saved_version_is_immutable_and_comes_back(tmp_path: Path) -> None:
 
 
 VOICES = st.builds(
-    lambda n, at, i, kind, source, score: Feedback(
-        id=f"f{n}", at=NOW + at, interaction=f"svc-{i}", agent=AGENT, kind=kind, source=source, score=score
+    lambda n, at, i, kind, source, key, score: Feedback(
+        id=f"f{n}", at=NOW + at, interaction=f"svc-{i}", agent=AGENT, kind=kind, source=source, key_id=key, score=score
     ),
     st.integers(0, 10**6),
     st.integers(0, 3),
     st.integers(0, 2),
     st.sampled_from(["outcome", "rating", "accepted", "correction"]),
     st.sampled_from(["grader", "client", "review:ann", "review:bob"]),
+    st.sampled_from(["", "k1", "k2"]),
     st.sampled_from([None, -1.0, 0.0, 0.25, 1.0, 2.0]),
 )
 
@@ -293,7 +304,10 @@ def test_late_feedback_brings_an_older_interaction_back() -> None:
 def test_what_is_in_quarantine_neither_teaches_nor_speaks() -> None:
     good, bad, judged = (shadow(n) for n in range(3))
     said = [outcome(i, 1.0) for i in (good, bad, judged)]
-    made = version_of([good, bad, judged], said, quarantined=[bad.id, said[2].id])
+    made = version_of([good, bad, judged], said, quarantined={"interactions": [bad.id], "feedback": [said[2].id]})
+    assert {e.completion for e in made.examples} == {good.completion}
+    # An id of the other table is another row.
+    made = version_of([good], said[:1], quarantined={"feedback": [good.id], "interactions": [said[0].id]})
     assert {e.completion for e in made.examples} == {good.completion}
 
 
@@ -382,8 +396,18 @@ def test_the_oracle_refuses_what_is_wrong_however_good_its_feedback_was() -> Non
     seen = [shadow(1, completion=good), shadow(2, completion="{}")]
     grade = task_of(AGENT).grade(seen[0].messages, good)
     assert grade is not None and grade < 1
-    made = version_of(seen, [outcome(i, 1.0) for i in seen], spec(verify=True, min_quality=grade))
+    said = [outcome(i, 1.0) for i in seen]
+    made = version_of(seen, said, spec(verify=True, min_quality=grade))
     assert [e.completion for e in made.examples] == [good]
+    # Nor is a refused correction a chosen answer; and what is not of the agent's form is not even asked about.
+    poison = correction(seen[0], '{"test_cases":[]}')
+    made = version_of(seen, [outcome(seen[0], 0.0), said[1], poison], spec(verify=False, min_quality=0.0))
+    assert [p.chosen for p in made.pairs] == ['{"test_cases":[]}']
+    made = version_of([*seen, shadow(3, completion=good)], [outcome(seen[0], 0.0), said[1], poison,
+                      outcome(shadow(3), 1.0)], spec(verify=True, min_quality=grade))  # fmt: skip
+    assert made.pairs == ()
+    made = version_of(seen, said, task=task_of(AGENT))
+    assert made.counts["in form"] == 1
 
 
 def test_pairs_prefer_a_correction_then_what_shadowed() -> None:
@@ -431,11 +455,83 @@ def test_bug_reports_with_a_cause_teach_agents_that_ask_for_them() -> None:
         version_of(seen, [], spec(), task=GenericTask())
 
 
-def test_reserved_sources_and_erased_or_corrected_prompts() -> None:
+def test_sources_of_the_regression_suite_never_train() -> None:
     seen = [shadow(1, "kept"), shadow(2, "reserved")]
     made = version_of(seen, [outcome(i, 1.0) for i in seen], reserved=frozenset({"reserved"}))
     assert {e.source for e in made.examples} == {"kept"}
-    assert prompt_of(made.examples[0]) == made.examples[0].id
+
+
+def test_the_clock_changes_nothing_but_the_card() -> None:
+    seen = [shadow(n, at=NOW - n * 86_400) for n in range(6)]
+    said = [outcome(i, 1.0) for i in seen]
+    one, two = (version_of(seen, said, now=NOW + later) for later in (0, 9 * 86_400))
+    assert one.fingerprint == two.fingerprint and one.card != two.card
+    assert len({e.weight for e in one.examples}) == 6
+
+
+def test_two_clients_are_two_voices() -> None:
+    i = shadow(1)
+    said = [outcome(i, 1.0, source="client", key_id="a"), outcome(i, 0.0, source="client", key_id="b", at=NOW + 1)]
+    said[1] = msgspec.structs.replace(said[1], id="other")
+    assert qualities(said, QualitySpec()) == {i.id: 0.5}
+    assert version_of([i], said, spec(min_quality=0.4)).examples[0].quality == 0.5
+
+
+def test_replay_of_what_is_known_to_be_wrong_by_now() -> None:
+    past = [shadow(n) for n in range(4)]
+    replay = build(past, [outcome(i, 1.0) for i in past])
+    new = [shadow(n) for n in range(10, 30)]
+    said = [*(outcome(i, 1.0) for i in new), outcome(past[0], 0.0), correction(past[1], "better")]
+    made = version_of(new, said, spec(replay_share=1.0), replay=replay)
+    assert {e.interactions[0] for e in made.examples if e.replayed} == {"svc-2", "svc-3"}
+
+
+def test_texts_that_scrubbing_makes_alike_do_not_meet_across_the_split() -> None:
+    secret = " ".join(f"hunter{n}" for n in range(40))
+    mine = asked(1, f"{secret} tell me about the invoice", "svc")
+    theirs = asked(2, f"{secret.replace('hunter', 'gatherer')} tell me about the invoice", "held")
+    other = asked(3, words(9))
+
+    def scrub(examples: Iterable[Sequence[str]]) -> Iterator[Scrubbed]:
+        for texts in examples:
+            yield Scrubbed(tuple(re.sub(r"(hunter|gatherer)", "x", t) for t in texts), {"SECRET": 1})
+
+    def where(source: str) -> Split:
+        return "test" if source == "held" else "train"
+
+    seen = [mine, theirs, other]
+    made = version_of(
+        seen, [outcome(i, 1.0) for i in seen], spec(near_duplicate=0.9), task=GenericTask(), side=where, scrub=scrub
+    )
+    assert {e.interactions[0] for e in made.train} == {other.id}
+    assert contaminated(made, [], GenericTask(), 0.9) == set()
+
+
+def test_pairs_are_checked_like_examples() -> None:
+    held = asked(1, words(1), "held")
+    good = asked(2, words(1) + " more", "svc", id="good", completion="good")
+    bad = asked(2, words(1) + " more", "svc", id="bad", completion="bad")
+    kept = asked(3, words(3), "svc")
+
+    def where(source: str) -> Split:
+        return "test" if source == "held" else "train"
+
+    said = [outcome(i, 1.0) for i in (held, good, kept)] + [outcome(bad, 0.0)]
+    made = version_of([held, good, bad, kept], said, spec(near_duplicate=0.9), task=GenericTask(), side=where)
+    assert made.pairs == ()
+    alone = version_of([good, bad, kept], said, spec(near_duplicate=0.9), task=GenericTask(), side=where)
+    assert [p.chosen for p in alone.pairs] == ["good"] and alone.sources == ("svc",)
+
+
+def test_a_mail_address_is_no_source_and_no_source_is_the_prompt() -> None:
+    plain = asked(1, words(1), task={"source": "team/billing"})
+    mail = asked(2, words(2), task={"source": "ann@corp.com"})
+    none = asked(3, words(3), task={})
+    made = version_of([plain, mail, none], [outcome(i, 1.0) for i in (plain, mail, none)], task=GenericTask())
+    named = {e.interactions[0]: e.source for e in made.examples}
+    assert named[plain.id] == "team/billing"
+    assert named[mail.id].startswith("prompt-") and named[none.id].startswith("prompt-")
+    assert named[mail.id] != named[none.id]
 
 
 def test_a_calibrated_quality_takes_the_place_of_the_raw_one() -> None:

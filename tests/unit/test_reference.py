@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import jsonschema_rs
 import orjson
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from pawl.fleet.spec import TaskSourceSpec
 from pawl.qe import reference, sources
-from pawl.qe.functional_negative import compiled, grade
+from pawl.qe.functional_negative import compiled, grade, response_schema
 from pawl.qe.operation import Operation
 
 SCHEMA: dict[str, Any] = {
@@ -82,12 +83,16 @@ def test_every_fault_occurs_about_as_often_as_asked(some: list[Operation]) -> No
     assert any(not g.valid_json and a.startswith("{") for a, g in wrong)
 
 
-@given(st.integers(), st.sampled_from(["", "no json", "[]", '{"test_cases":[]}', '{"test_cases":[{"name":1}]}', None]))
-def test_corruption_keeps_the_form_and_is_worth_nothing(seed: int, text: str | None) -> None:
-    rng = random.Random(seed)
-    bad = reference.corrupt(reference.answer(SCHEMA, rng, 0.0) if text is None else text, rng)
-    assert len(orjson.loads(bad)["test_cases"]) == 3
-    assert grade(SCHEMA, bad).score == 0.0 and grade(SCHEMA, bad).valid_json
+@given(st.integers(), st.sampled_from([SCHEMA, {}, {"type": "array"}, {"required": ["a"]}, {"type": "null"}]))
+def test_corruption_keeps_the_form_and_is_worth_nothing(seed: int, schema: dict[str, Any]) -> None:
+    bad = reference.corrupt(schema, random.Random(seed))
+    assert jsonschema_rs.is_valid(response_schema(), orjson.loads(bad))
+    assert grade(schema, bad).score == 0.0 and grade(schema, bad).valid_json
+
+
+def test_corruption_of_what_accepts_nothing_is_worth_nothing_either() -> None:
+    bad = reference.corrupt({"not": {}}, random.Random(1))
+    assert grade({"not": {}}, bad).score == 0.0
 
 
 def test_minimal_is_valid_where_that_is_easy() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pawl.curation.dataset import Split
-from pawl.curation.regression import Failure, Suite, failures, grown, load, save
+from pawl.curation.regression import Failure, Suite, change, failures, grown, load
 from pawl.errors import LakeError
 from pawl.qe.task import GenericTask
 
@@ -73,7 +74,7 @@ def test_what_is_in_it_stays_and_nothing_comes_twice() -> None:
 
 def test_it_survives_the_disk_and_says_when_it_does_not(tmp_path: Path) -> None:
     made = grow(Suite(agent="a"), [failure(1, "held")])
-    save(made, tmp_path)
+    assert change(tmp_path, "a", lambda before: made) == made
     assert load(tmp_path, "a") == made
     assert load(tmp_path, "b") == Suite(agent="b")
     (tmp_path / "a.json").write_text("{")
@@ -89,4 +90,14 @@ def test_the_prompts_own_source_counts_before_the_clients() -> None:
     rows = [("i1", "p", "said", 1.0, '[{"role":"user","content":"x"}]', "a"),
             ("i2", "q", "said", 1.0, '[{"role":"user","content":"y"}]', "a"),
             ("i3", "r", "", 1.0, '[{"role":"user","content":"y"}]', "a")]  # fmt: skip
-    assert [f.source for f in failures(rows, Named())] == ["named", "said", "unknown"]
+    assert [f.source for f in failures(rows, Named())] == ["named", "said", "prompt-r"]
+
+
+def test_two_that_change_it_at_once_lose_nothing(tmp_path: Path) -> None:
+    def add(n: int) -> None:
+        change(tmp_path, "a", lambda suite: grow(suite, [failure(n, "held")], most=99))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert len(load(tmp_path, "a").items) == 40
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".part"] == []

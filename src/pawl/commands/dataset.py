@@ -63,14 +63,13 @@ def prepare(
     agent: Annotated[str, typer.Argument(help="the agent's name in fleet.yaml")],
     days: Annotated[float, typer.Option(help="how far back; 0: everything")] = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="compute everything, keep nothing but the datasheet's text on the screen")
+        bool, typer.Option("--dry-run", help="compute everything, print the datasheet, keep nothing")
     ] = False,
 ) -> None:
     """Collect, validate and prepare one agent's dataset now, as the weekly flow does; print its datasheet.
 
     Example: pawl dataset prepare functional-negative --days 30 --dry-run
     """
-    import shutil
     import time
 
     from rich.console import Console
@@ -93,10 +92,10 @@ def prepare(
             progress.update(bar, description=f"{step} {note}".strip()[:32], completed=done, total=total)
 
         found = steps.collect(place, since, None)
-        path = preparing.prepare(place, found, place.agent.data, tell, dry_run=dry_run)
-    typer.echo(datasheet(datasets.load(path), preparing.reports_of(path)), nl=False)
-    if dry_run:
-        shutil.rmtree(path.parent)
-        typer.echo("\ndry run: nothing was kept")
-    else:
-        typer.echo(f"\nwritten to {path}")
+        if dry_run:
+            made, reports = preparing.rehearse(place, found, place.agent.data, tell)
+        else:
+            path = preparing.prepare(place, found, place.agent.data, tell)
+            made, reports = datasets.load(path), preparing.reports_of(path)
+    typer.echo(datasheet(made, reports), nl=False)
+    typer.echo("\ndry run: nothing was kept" if dry_run else f"\nwritten to {path}")

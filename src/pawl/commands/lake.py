@@ -182,7 +182,7 @@ def erase(
 
     PAWL_API_KEY must hold a key with role admin. The audit log keeps that it happened, not what it was.
     """
-    from pawl.improvement.erasure import forget, traces
+    from pawl.improvement.erasure import forget, lost, traces
 
     key = acting_key("admin")
     if not yes:
@@ -195,11 +195,11 @@ def erase(
     lake = bootstrap.lake(settings)
     gone = lake.erase(subject, now)
     forget(lake, settings.regression_dir, settings.reviews_dir)
-    found = traces(set(gone), settings.datasets_dir, settings.home / "candidates")
+    found = traces({*gone, *lost(lake, settings.datasets_dir)}, settings.datasets_dir, settings.home / "candidates")
     detail = {"interactions": len(gone), "datasets": found.datasets, "adapters": found.adapters}
     bootstrap.control(settings).audit("subject erased", key.name, detail, now)
     typer.echo(f"{len(gone)} interactions removed")
     for name in found.datasets:
-        typer.echo(f"dataset  {name}  holds examples made from them")
+        typer.echo(f"dataset  {name}  holds examples made from them, or from what was erased before")
     for name in found.adapters:
         typer.echo(f"adapter  {name}  was trained on such a dataset: retrain without it, or retire it")

@@ -5,7 +5,8 @@ Texts are read only of what is left: prompts of the candidates, answers of what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import duckdb
@@ -45,13 +46,14 @@ class Candidates:
         self,
         db: duckdb.DuckDBPyConnection,
         spec: DataSpec,
-        quarantined: Sequence[str] = (),
+        quarantined: Mapping[str, Sequence[str]] = MappingProxyType({}),
         calibrate: Callable[[float], float] | None = None,
     ) -> None:
-        """`calibrate`: from a quality to the share that raters call right; rising."""
+        """`quarantined`: ids by table. `calibrate`: from a quality to the share that raters call right; rising."""
         self._db, self._spec, self._calibrate = db, spec, calibrate
         self.steps: list[Step] = []
-        db.register("quarantined", pd.DataFrame({"id": sorted(quarantined)}, dtype="string"))
+        for table in ("interactions", "feedback"):
+            db.register(f"{table}_aside", pd.DataFrame({"id": sorted(quarantined.get(table, ()))}, dtype="string"))
         self._know()
         self._answer()
         self._choose()
@@ -59,7 +61,7 @@ class Candidates:
     def _know(self) -> None:
         """One quality an interaction: the latest word of each voice, the mean over a kind's voices, then the weights.
 
-        A voice is who said it and as what kind of feedback; saying it again replaces what was said before.
+        A voice is source and key, as one kind of feedback; saying it again replaces what was said before.
         `pawl.curation.quality` is the same rule for a few.
         """
         w = self._spec.quality
@@ -69,10 +71,10 @@ class Candidates:
         self._db.execute(f"""
             CREATE TEMP TABLE known AS
             WITH voices AS (
-                SELECT interaction, source, kind, arg_max(score, ("at", id)) AS score
+                SELECT interaction, source, kind, coalesce(key_id, '') AS key_id, arg_max(score, ("at", id)) AS score
                 FROM feedback
-                WHERE kind <> 'correction' AND score IS NOT NULL AND id NOT IN (SELECT id FROM quarantined)
-                GROUP BY interaction, source, kind
+                WHERE kind <> 'correction' AND score IS NOT NULL AND id NOT IN (SELECT id FROM feedback_aside)
+                GROUP BY ALL
             ), kinds AS (
                 SELECT interaction,
                     CASE WHEN source = 'grader' THEN 'grader' WHEN source LIKE 'review:%' THEN 'review' ELSE kind END
@@ -96,7 +98,7 @@ class Candidates:
                 coalesce(arg_max(coalesce(score, 1.0), ("at", id)), 1.0) AS quality
             FROM feedback
             WHERE kind = 'correction' AND json_type(detail, '$.completion') = 'VARCHAR'
-                AND json_extract_string(detail, '$.completion') <> '' AND id NOT IN (SELECT id FROM quarantined)
+                AND json_extract_string(detail, '$.completion') <> '' AND id NOT IN (SELECT id FROM feedback_aside)
             GROUP BY interaction
         """)
 
@@ -111,7 +113,7 @@ class Candidates:
                 hash(i.completion) AS said
             FROM interactions i LEFT JOIN known k ON k.interaction = i.id
             WHERE (k.quality IS NOT NULL OR i.id IN (SELECT interaction FROM corrections))
-                AND i.messages <> '[]' AND i.id NOT IN (SELECT id FROM quarantined)
+                AND i.messages <> '[]' AND i.id NOT IN (SELECT id FROM interactions_aside)
         """)
 
     def _choose(self) -> None:
@@ -131,9 +133,11 @@ class Candidates:
             self._db.execute("""
                 INSERT INTO found
                 SELECT id, substr(sha256(title || chr(10) || text), 1, 24), 'bug', 1.0, "at", NULL, component
-                FROM observations
-                WHERE kind = 'bug' AND resolved AND root_cause <> '' AND id NOT IN (SELECT id FROM quarantined)
-                QUALIFY row_number() OVER (PARTITION BY coalesce(nullif(ref, ''), id) ORDER BY "at" DESC, id) = 1
+                FROM (
+                    SELECT * FROM observations WHERE kind = 'bug'
+                    QUALIFY row_number() OVER (PARTITION BY coalesce(nullif(ref, ''), id) ORDER BY "at" DESC, id) = 1
+                )
+                WHERE resolved AND root_cause <> ''
             """)
         self._step(
             "answers with an outcome or a correction",
@@ -225,14 +229,14 @@ class Candidates:
                 SELECT prompt, arg_max(id, (quality, "at", id)) AS chosen_id,
                     -- Of equally bad answers the newest of a local arm: what one would serve again.
                     arg_min(id, (quality, arm_kind <> 'local', -"at", id)) AS rejected_id,
-                    max(quality) - min(quality) AS gap, max("at") AS "at", max(named_source) AS named_source
+                    max(quality) - min(quality) AS gap, max("at") AS "at"
                 FROM answers WHERE usable AND quality IS NOT NULL GROUP BY prompt
                 HAVING max(quality) - min(quality) >= $gap
             ), asked AS (
                 SELECT r.prompt,
                     CASE WHEN c.shadow_of = r.rejected_id OR w.shadow_of = r.chosen_id THEN 'shadow' ELSE 'answers' END
                         AS origin,
-                    r.gap, r.at, r.chosen_id, r.rejected_id, r.named_source
+                    r.gap, r.at, r.chosen_id, r.rejected_id, c.named_source
                 FROM ranked r JOIN answers c ON c.id = r.chosen_id JOIN answers w ON w.id = r.rejected_id
                 WHERE c.said <> w.said AND r.prompt NOT IN (SELECT prompt FROM corrected)
             ), one AS (
@@ -252,6 +256,16 @@ class Candidates:
             {"gap": gap, "most": most},
         ).fetchall()
         return [dict(zip(names, row, strict=True)) for row in found]
+
+    def doubtful(self, ids: Collection[str]) -> set[str]:
+        """Of these interactions those that are worse by now than the spec demands, or that a person has corrected."""
+        self._db.register("asked", pd.DataFrame({"id": sorted(ids)}, dtype="string"))
+        found = self._db.execute(
+            "SELECT interaction FROM known WHERE quality < $least AND interaction IN (SELECT id FROM asked) "
+            "UNION SELECT interaction FROM corrections WHERE interaction IN (SELECT id FROM asked)",
+            {"least": self._spec.min_quality},
+        ).fetchall()
+        return {interaction for (interaction,) in found}
 
     def failures(self, most: int) -> list[tuple[str, str, str, float, str, str]]:
         """Newest answers of local arms that were wrong, one a prompt: (id, prompt, source, at, messages, answer)."""

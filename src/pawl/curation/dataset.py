@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pawl.curation.files import write_whole
 from pawl.curation.readiness import Card
 from pawl.errors import LakeError
 
@@ -108,10 +109,7 @@ def save(dataset: DatasetVersion, folder: Path) -> Path:
     path = folder / f"{name_of(dataset)}.json"
     if not path.exists():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            part.write_bytes(msgspec.json.encode(dataset))
-            part.replace(path)
+            write_whole(path, msgspec.json.encode(dataset))
         except OSError as e:
             raise LakeError(f"the dataset cannot be written to {path}: {e.strerror or e}; free disk space") from e
     return path

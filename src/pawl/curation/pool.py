@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,7 @@ from pawl.qe.task import Task
 if TYPE_CHECKING:
     from pawl.curation.topics_sklearn import Vectors
 
+_IDENTIFIER = re.compile(r"[\w./:-]{1,100}")
 ORDER: tuple[Split, ...] = ("test", "validation", "train")  # what is held out comes first: training gives way
 
 
@@ -65,7 +67,7 @@ def gather(
     for rows, prompts in candidates.prompts():
         for candidate, prompt in zip(rows, prompts, strict=True):
             messages: list[dict[str, Any]] = msgspec.json.decode(prompt)
-            source = task.source_of(messages) or candidate.named_source or "unknown"
+            source = source_of(task, messages, candidate.named_source, candidate.prompt)
             if source in reserved:
                 kept_back += 1
                 continue
@@ -74,6 +76,15 @@ def gather(
         tell(seen, total)
     step = Step("of free sources", len(entries), kept_back, "the source belongs to the regression suite")
     return Pool(entries, [step])
+
+
+def source_of(task: Task, messages: list[dict[str, Any]], named: str, prompt: str) -> str:
+    """The source that the prompt names, else the one that the client named, else the prompt itself.
+
+    A client's word is kept unscrubbed in many places: what is no plain identifier (a mail address, a sentence) is not
+    taken. `prompt`: digest of the messages. A prompt of its own source lands in whichever split its digest says.
+    """
+    return task.source_of(messages) or (named if _IDENTIFIER.fullmatch(named) else f"prompt-{prompt[:12]}")
 
 
 def without_near_duplicates(pool: Pool, held_out: Sequence[HeldOut], threshold: float) -> Pool:

@@ -12,18 +12,18 @@ from pawl.lake.records import Feedback
 def qualities(feedback: Iterable[Feedback], weights: QualitySpec) -> dict[str, float]:
     """Interaction id -> 0..1, where anything with a weight is known.
 
-    The latest word of each voice counts (a voice: who said it, as which kind); within grader, outcome, accepted, rating
-    and review it is the mean over voices, across them the weighted mean.
+    The latest word of each voice counts (a voice: source and key, as one kind of feedback); within grader, outcome,
+    accepted, rating and review it is the mean over voices, across them the weighted mean.
     """
-    latest: dict[tuple[str, str, str], tuple[float, str, float]] = {}
+    latest: dict[tuple[str, str, str, str], tuple[float, str, float]] = {}
     for f in feedback:
         if f.kind == "correction" or f.score is None:
             continue
-        voice = (f.interaction, f.source, f.kind)
+        voice = (f.interaction, f.source, f.key_id, f.kind)
         told = (f.at, f.id, min(1.0, max(0.0, f.score)))
         latest[voice] = max(latest.get(voice, told), told)
     heard: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (interaction, source, kind), (_, _, score) in latest.items():
+    for (interaction, source, _, kind), (_, _, score) in latest.items():
         heard[interaction][voice_of(source, kind)].append(score)
     found = {}
     for interaction, kinds in heard.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 import msgspec
 
 from pawl.curation.dataset import Split
+from pawl.curation.files import write_whole
+from pawl.curation.pool import source_of
 from pawl.errors import LakeError
 from pawl.qe.task import Task
 
@@ -54,7 +57,7 @@ def failures(rows: Iterable[tuple[str, str, str, float, str, str]], task: Task) 
     found = []
     for interaction, prompt, named, at, messages, completion in rows:
         told = msgspec.json.decode(messages)
-        found.append(Failure(interaction, prompt, task.source_of(told) or named or "unknown", at, told, completion))
+        found.append(Failure(interaction, prompt, source_of(task, told, named, prompt), at, told, completion))
     return found
 
 
@@ -145,14 +148,17 @@ def load(folder: Path, agent: str) -> Suite:
         raise LakeError(f"the regression suite {path} cannot be read: {e}; restore it from a copy") from e
 
 
-def save(suite: Suite, folder: Path) -> Path:
-    """Replace an agent's suite. LakeError where the disk refuses."""
-    path = folder / f"{suite.agent}.json"
+def change(folder: Path, agent: str, into: Callable[[Suite], Suite]) -> Suite:
+    """Replace an agent's suite by what `into` makes of it, nobody else in between. LakeError where the disk refuses."""
+    path = folder / f"{agent}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(suite), indent=1))
-        part.replace(path)
+        with (folder / "lock").open("ab") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            before = load(folder, agent)
+            made = into(before)
+            if made != before:
+                write_whole(path, msgspec.json.format(msgspec.json.encode(made), indent=1))
+            return made
     except OSError as e:
         raise LakeError(f"the regression suite cannot be written to {path}: {e.strerror or e}") from e
-    return path

@@ -20,32 +20,47 @@ class Traces(msgspec.Struct, frozen=True):
     adapters: list[str]  # candidates: trained on such a dataset, or from an adapter that was
 
 
+def lost(lake: ParquetLake, datasets: Path) -> set[str]:
+    """Ids that dataset versions were made from and the lake holds no more.
+
+    Asked of the lake and not of the erasure: one that was cut off before it could name the versions is made up for by
+    the next. LakeError where a dataset cannot be read.
+    """
+    found: set[str] = set()
+    for path in filter(dataset.is_dataset, datasets.glob("*.json")):
+        version = dataset.load(path)
+        ids = _origins(version)
+        left = ids - lake.owners(ids).keys()
+        found |= left - {o.id for o in lake.observations(version.agent, None, None)} if left else set()
+    return found
+
+
 def forget(lake: ParquetLake, suites: Path, reviews: Path) -> None:
     """Take out of regression suites and reviews what the lake holds no more.
 
     Asked of the lake and not of the erasure: one that was cut off half-way is finished by the next.
     """
-    for path in sorted(suites.glob("*.json")):
-        suite = regression.load(suites, path.stem)
+
+    def without_lost(suite: regression.Suite) -> regression.Suite:
         known = lake.owners({i.interaction for i in suite.items})
-        kept = tuple(i for i in suite.items if i.interaction in known)
-        if len(kept) < len(suite.items):
-            regression.save(msgspec.structs.replace(suite, items=kept), suites)
+        return msgspec.structs.replace(suite, items=tuple(i for i in suite.items if i.interaction in known))
+
+    for path in sorted(suites.glob("*.json")):
+        regression.change(suites, path.stem, without_lost)
     held = Reviews(reviews)
     ids = {fact.interaction for sample in held.samples() for fact in sample.hidden.facts}
     held.forget(ids - lake.owners(ids).keys())
 
 
-def _holds(version: dataset.DatasetVersion, gone: set[str]) -> bool:
-    held = [e.interactions for e in version.examples] + [p.interactions for p in version.pairs]
-    return any(gone.intersection(ids) for ids in held)
+def _origins(version: dataset.DatasetVersion) -> set[str]:
+    return {i for e in version.examples for i in e.interactions} | {i for p in version.pairs for i in p.interactions}
 
 
 def traces(gone: set[str], datasets: Path, candidates: Path) -> Traces:
     """The versions that contain any of those interactions. LakeError where one cannot be read: then nobody knows."""
     try:
         files = [p for p in sorted(datasets.glob("*.json")) if dataset.is_dataset(p)]
-        held = [p.name for p in files if _holds(dataset.load(p), gone)]
+        held = [p.name for p in files if not gone.isdisjoint(_origins(dataset.load(p)))]
         lineages = [msgspec.json.decode(p.read_bytes(), type=Lineage) for p in candidates.glob("*/lineage.json")]
     except (OSError, msgspec.MsgspecError) as e:
         raise LakeError(f"a dataset or a lineage cannot be read ({e}): what it holds is not known") from e

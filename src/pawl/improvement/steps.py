@@ -12,6 +12,7 @@ from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion
 from pawl.errors import SourceError
 from pawl.evaluation.report import Comparison, GateDecision
+from pawl.fleet.data import DataSpec
 from pawl.fleet.spec import TrainingSpec
 from pawl.improvement.held_out import split_of
 from pawl.improvement.workplace import Candidate, Workplace
@@ -120,9 +121,10 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     from pawl.registry.adapter_hash import adapter_sha256
     from pawl.serving import vllm_adapters
 
-    agent = place.agent
     lineage = candidate.read("lineage", Lineage)
     version = datasets.load(place.settings.datasets_dir / lineage.dataset)
+    # What was held out is what the dataset's own spec held out, whatever fleet.yaml says by now.
+    agent = place.agent.model_copy(update={"data": DataSpec.model_validate(version.spec)} if version.spec else {})
     held = split_of(agent).test
     if not held:
         raise SourceError(

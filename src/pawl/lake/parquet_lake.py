@@ -71,6 +71,10 @@ class ParquetLake:
         """Every agent that anything is recorded of."""
         return self._reading.agents()
 
+    def scratch(self) -> Path:
+        """A folder on this machine for what a reader must put down for a while."""
+        return self._shelf.root / "scratch"
+
     def manifest(self) -> Manifest:
         """What the lake holds now."""
         return self._reading.manifest()

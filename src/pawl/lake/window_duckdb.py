@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import duckdb
+import psutil
 
+from pawl.errors import LakeError
 from pawl.lake import tables_pyarrow as tables
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import TABLES, Feedback, Interaction, Observation
@@ -22,9 +28,10 @@ def window(
     """A connection with the views `interactions`, `feedback` and `observations`, of one agent.
 
     Interactions are those with since <= at < until, and older ones, up to `late_days` before, that feedback came about
-    since; feedback is all that came since (it comes late, so that its window has no end) and what was said before of
-    those older ones. Columns are the records' fields; nested ones are JSON text. What is still in the journal is in it
-    too. Larger work spills to a temporary folder that goes with the connection.
+    since. Feedback is all that came since (it comes late, so that its window has no end) and what was said before of
+    those older ones. `recorded` holds whatever that feedback can be about. Columns are the records' fields; nested ones
+    are JSON text. What is still in the journal is in it too. Larger work spills to a folder that goes with the
+    connection.
     """
     low = float("-inf") if since is None else since
     high = float("inf") if until is None else until
@@ -32,8 +39,14 @@ def window(
     first = None if since is None else earliest
     # The journal first: what is ingested meanwhile is then seen twice rather than not at all.
     pending = lake.pending()
-    with duckdb.connect(":memory:", config={"memory_limit": MEMORY, "preserve_insertion_order": False}) as db:
-        for kind, end in ((Feedback, None), (Observation, until), (Interaction, until)):
+    with (
+        _spilling(lake.scratch()) as spill,
+        duckdb.connect(
+            ":memory:",
+            config={"memory_limit": MEMORY, "preserve_insertion_order": False, "temp_directory": str(spill)},
+        ) as db,
+    ):
+        for kind, end in ((Feedback, None), (Observation, until), (Interaction, None)):
             table = TABLES[kind]
             rows = [r for r in pending if isinstance(r, kind) and r.agent == agent]
             db.register(f"{table}_pending", tables.table(kind, rows))
@@ -61,7 +74,31 @@ def window(
             ("observations", f"{inside} AND {before}"),
         ):
             db.execute(f"CREATE VIEW {name} AS SELECT * FROM {name}_near WHERE {condition}")  # noqa: S608
+        # Whatever feedback of the window can be about, what came after its end too.
+        db.execute("CREATE VIEW recorded AS SELECT * FROM interactions_near")
         yield db
+
+
+@contextmanager
+def _spilling(folder: Path) -> Iterator[Path]:
+    """A folder for what does not fit into memory: prompts as they came, so that it is nobody else's and never stays.
+
+    What a process that was killed left is swept by the next. LakeError for what goes wrong in SQL meanwhile.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in folder.glob("window-*"):
+            if not psutil.pid_exists(int(left.name.split("-")[1])):
+                shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=f"window-{os.getpid()}-", dir=folder) as mine:
+            yield Path(mine)
+    except duckdb.Error as e:
+        told = str(e).splitlines()[0]
+        raise LakeError(
+            f"the window could not be read ({told}); if the lake was changed meanwhile, run it again"
+        ) from e
+    except OSError as e:
+        raise LakeError(f"{folder} cannot be written: {e.strerror or e}; free disk space") from e
 
 
 def _number(value: float) -> str:

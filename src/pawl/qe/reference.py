@@ -15,6 +15,7 @@ import orjson
 
 from pawl.qe.functional_negative import Undecided, compiled, signature
 
+_NOTHING = object()
 _SHORT = 100  # characters of a compact payload; longer ones are a last resort
 _LONGEST_TOO_LONG = 24  # a payload that breaks a larger maxLength costs too many tokens
 _WRONG: dict[str, Any] = {"string": 1, "integer": "a", "number": "a", "boolean": "a", "array": "a", "object": "a"}
@@ -82,22 +83,18 @@ def answer(schema: dict[str, Any], rng: random.Random, faulty_rate: float = 0.15
     return _faulty(schema, made, rng.choice(FAULTS), rng)
 
 
-def corrupt(completion: str, rng: random.Random) -> str:
+def corrupt(schema: dict[str, Any], rng: random.Random) -> str:
     """A plausible but wrong answer of the right form: what poisoned training data looks like.
 
-    Its cases all expect success, or they are all the same.
+    Its cases say that the operation must refuse what it accepts; where no accepted payload is found, they expect
+    success.
     """
-    try:
-        made = orjson.loads(completion)["test_cases"]
-        made = [{"name": str(c["name"]), "payload": c["payload"], "expected_status": 400} for c in made]
-    except (ValueError, KeyError, TypeError):
-        made = []
-    if not made:
-        made = [{"name": f"case {i}", "payload": {}, "expected_status": 400} for i in range(3)]
-    if rng.random() < 0.75:
-        return _encode([{**c, "expected_status": 200} for c in made])
-    same = made[0]
-    return _encode([{**same, "name": f"{same['name']} {i}", "expected_status": 201} for i in range(1, 4)])
+    validator = compiled(schema)
+    likely: list[Any] = [minimal(schema), {}, [], None]
+    accepted = next((payload for payload in likely if validator.is_valid(payload)), _NOTHING)
+    payload, status = ({}, 200) if accepted is _NOTHING else (accepted, rng.choice((400, 422)))
+    names = rng.sample(("missing field", "wrong type", "too long", "not allowed", "out of range"), 3)
+    return _encode([{"name": name, "payload": payload, "expected_status": status} for name in names])
 
 
 def minimal(schema: dict[str, Any]) -> Any:
