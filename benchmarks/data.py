@@ -1,7 +1,7 @@
 """From recorded traffic to a dataset version: ours beside a plain pandas + Great Expectations + datasketch pipeline.
 
     python -m benchmarks.data            # 10,000, 100,000 and 1,000,000 interactions; the pair at the last
-    python -m benchmarks.data --quick    # 5,000 and 50,000
+    python -m benchmarks.data --quick    # 3,000 and 30,000
 
 Both read the same lake and do the same: collect, validate, score, deduplicate (exact and near), select, scrub what was
 selected, split. Each run is a process of its own, imports included; memory is the peak of its whole process tree.
@@ -30,7 +30,7 @@ from benchmarks import data_traffic as traffic
 from benchmarks.claims import Claim, table
 
 ROOT = Path(".bench/data")
-SIZES = {True: (5_000, 50_000), False: (10_000, 100_000, 1_000_000)}
+SIZES = {True: (3_000, 30_000), False: (10_000, 100_000, 1_000_000)}
 ROUNDS = {True: 1, False: 2}
 THRESHOLD, VALIDATION, TEST = 0.9, 15, 15
 FLEET = """

@@ -188,6 +188,8 @@ def at_the_gate(text: str = "") -> LoopReport:
             },
             examples=400,
             sources=214,
+            warnings=("feedback: its interaction is in the lake (known): 3 row(s), e.g. a, b, c",),
+            red=("volume for production: 400 examples, needed 10,000",),
         ),
         training=TrainingFacts(
             steps=50,

@@ -126,6 +126,12 @@ def test_the_page_says_who_is_a_stand_in() -> None:
     assert "STAND-IN" not in render(real)
 
 
+def test_warnings_of_the_data_and_red_lines_of_its_card_are_on_the_page() -> None:
+    page = render(at_the_gate())
+    assert "its interaction is in the lake (known): 3 row(s)" in page
+    assert "volume for production: 400 examples, needed 10,000" in page
+
+
 def test_status_and_verdict_follow_the_loop() -> None:
     gate, end = at_the_gate(), at_the_end()
     assert status(gate).label == "Waiting for approval"

@@ -10,6 +10,7 @@ import msgspec
 from pawl.bootstrap import upstream_arm
 from pawl.curation.dataset import load
 from pawl.evaluation.report import Comparison, GateDecision, Interval
+from pawl.improvement.preparing import reports_of
 from pawl.improvement.steps import Lineage, training_of
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.lake.records import Feedback, Interaction
@@ -28,6 +29,7 @@ from pawl.monitoring.loop_data import (
 from pawl.monitoring.loop_report import write
 from pawl.registry.port import Version
 from pawl.rollout.state import Rollout
+from pawl.validation.report import warnings_of
 
 
 def evidence_page(place: Workplace, candidate: Candidate) -> Path:
@@ -85,6 +87,8 @@ def _data(place: Workplace, candidate: Candidate, version: Version | None, rollo
             counts=dataset.counts,
             examples=len(dataset.train),
             sources=len(dataset.sources),
+            warnings=warnings_of(reports_of(place.settings.datasets_dir / lineage.dataset)),
+            red=tuple(f"{c.name}: {c.value}, needed {c.needed}" for c in dataset.card.red) if dataset.card else (),
         ),
         training=TrainingFacts(
             steps=trained.steps,

@@ -21,6 +21,8 @@ class DatasetFacts(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     examples: int
     sources: int
+    warnings: tuple[str, ...] = ()  # what validation found and did not stop for
+    red: tuple[str, ...] = ()  # lines of the readiness card that are not as the spec demands
 
 
 class TrainingFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -65,6 +66,11 @@ class ValidationReport(msgspec.Struct, frozen=True):
             f"{'; '.join(_line(f) for f in critical)}. Nothing was trained.{look}{page} "
             "Mend their source, run again"
         )
+
+
+def warnings_of(reports: Iterable[ValidationReport]) -> tuple[str, ...]:
+    """What was found and did not stop the run, a line each."""
+    return tuple(f"{r.suite}: {_line(f)}" for r in reports for f in r.failures if f.severity == "warning")
 
 
 def _line(f: Failure) -> str:
