@@ -34,8 +34,8 @@ class Claim:
         return json.dumps({k: _rounded(v) for k, v in asdict(self).items()})
 
 
-def rates(claim: str, pairs: Sequence[tuple[float, float]]) -> Claim:
-    """From the requests/s of the pairs (ours, peer), each pair measured one right after the other."""
+def rates(claim: str, pairs: Sequence[tuple[float, float]], unit: str = "requests/s") -> Claim:
+    """From the rates of the pairs (ours, peer), each pair measured one right after the other."""
     ratios = [ours / peer for ours, peer in pairs]
     return Claim(
         claim,
@@ -43,7 +43,7 @@ def rates(claim: str, pairs: Sequence[tuple[float, float]]) -> Claim:
         peer=statistics.median(peer for _, peer in pairs),
         ratio=statistics.median(ratios),
         spread=(min(ratios), max(ratios)),
-        unit="requests/s",
+        unit=unit,
     )
 
 
@@ -74,9 +74,9 @@ def quantile(values: Sequence[int], q: float) -> float:
     return ranked[max(0, -int(-q * len(ranked) // 1) - 1)]
 
 
-def table(claims: Sequence[Claim]) -> Table:
+def table(claims: Sequence[Claim], title: str = "") -> Table:
     """For people."""
-    made = Table(title="Pawl's gateway on one core", title_justify="left")
+    made = Table(title=title or None, title_justify="left")
     for column in ("claim", "ours", "peer", "ratio", "spread", "unit"):
         made.add_column(column, justify="left" if column in ("claim", "unit") else "right")
     for c in claims:

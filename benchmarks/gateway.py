@@ -182,7 +182,7 @@ def _measure(args: argparse.Namespace, say: Say) -> int:
         if bench.disturbed:
             say(f"note: {bench.disturbed} of {bench.turns} turns were disturbed by other processes; quote none of this")
     if not args.json:
-        Console().print(table(claims))
+        Console().print(table(claims, "Pawl's gateway on one core"))
     return failures
 
 

@@ -1,4 +1,4 @@
-"""How fast records go into Parquet files and out of them: `python -m benchmarks.lake_rows [ROWS]`.
+"""How fast records go into Parquet files and out of them: `python -m benchmarks.lake_rows [--quick] [--json]`.
 
 The peer is the plain way with the same two libraries: each record a dict, `Table.from_pylist` and `to_pylist`, and
 msgspec to and from the dicts. Both write files that the other reads. Repeats are interleaved; the ratio is of the
@@ -7,10 +7,9 @@ medians of process time (both use one core but for compression), so that a busy 
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import random
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,7 +19,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.console import Console
 
+from benchmarks.claims import Claim, rates, table
 from pawl.lake import tables_pyarrow as tables
 from pawl.lake.records import Feedback, Interaction
 
@@ -79,9 +80,23 @@ def _seconds(step: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def main(rows: int = 100_000) -> None:
-    """Print one line a claim."""
+def main() -> None:
+    """Print one line a claim, or a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="20,000 rows instead of 100,000")
+    parser.add_argument("--json", action="store_true", help="one JSON object a claim")
+    given = parser.parse_args()
+    claims = measured(20_000 if given.quick else 100_000)
+    if given.json:
+        print("\n".join(c.json() for c in claims))
+    else:
+        Console().print(table(claims))
+
+
+def measured(rows: int) -> list[Claim]:
+    """Writing and reading, of each kind."""
     asked = interactions(rows)
+    claims = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.parquet"
         for given in (asked, feedback(asked)):
@@ -94,14 +109,10 @@ def main(rows: int = 100_000) -> None:
                 "read": (lambda k=kind: tables.read(k, path), lambda k=kind: plain_read(k, path)),  # type: ignore[misc]
             }
             for name, (ours, plain) in steps.items():
-                pairs = [(_seconds(ours), _seconds(plain)) for _ in range(_REPEATS)]
-                a, b = (statistics.median(p[i] for p in pairs) for i in (0, 1))
-                spread = sorted(p[1] / p[0] for p in pairs)
-                print(
-                    f"{name} {rows} {tables.TABLES[kind]}: {a:.2f} s, the plain way {b:.2f} s: {b / a:.1f} times "
-                    f"({spread[0]:.1f} to {spread[-1]:.1f})"
-                )
+                pairs = [(rows / _seconds(ours), rows / _seconds(plain)) for _ in range(_REPEATS)]
+                claims.append(rates(f"{name} {tables.TABLES[kind]}", pairs, unit="rows/s"))
+    return claims
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    main()
