@@ -15,7 +15,7 @@ import pytest
 
 from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion, Example
-from pawl.errors import ModelFileError, NotEnoughData, TrainingFailed
+from pawl.errors import LakeError, ModelFileError, NotEnoughData, TrainingFailed
 from pawl.fleet.spec import TrainingSpec
 from pawl.training.peft_trainer import completion_loss, train
 from pawl.training.result import Progress
@@ -225,7 +225,7 @@ def test_unusable_data_is_refused(base: Path, data: Path, tmp_path: Path) -> Non
     path = datasets.save(DatasetVersion(agent="t", examples=examples, sources=()), tmp_path)
     with pytest.raises(NotEnoughData, match="max_tokens"):
         train(path, SPEC, base, tmp_path / "o", start_adapter=None, on_progress=lambda _: None)
-    with pytest.raises(TrainingFailed, match="prepare it again"):
+    with pytest.raises(LakeError, match="prepare it anew"):
         train(tmp_path / "none.json", SPEC, base, tmp_path / "o", start_adapter=None, on_progress=lambda _: None)
 
 
