@@ -10,7 +10,7 @@ from flows.prepare_dataset import prepare_dataset
 from flows.promote_challenger import promote_challenger
 from flows.train_adapter import train_adapter
 from pawl.fleet.data import DataSpec
-from pawl.fleet.spec import TrainingSpec
+from pawl.fleet.training import TrainingSpec
 from tasks.values import Promoted
 
 

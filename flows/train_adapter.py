@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from pawl.fleet.spec import TrainingSpec
+from pawl.fleet.training import TrainingSpec
 from tasks.learning import train
 from tasks.values import Adapter, Dataset
 

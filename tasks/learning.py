@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
-from pawl.fleet.spec import TrainingSpec
+from pawl.fleet.training import TrainingSpec
 from pawl.improvement import publish, steps
 from tasks.places import Telling, candidate, workplace
 from tasks.values import Adapter, Dataset, Judged

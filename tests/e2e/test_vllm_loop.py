@@ -20,7 +20,8 @@ import pytest
 from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion, Example
 from pawl.errors import ModelFileError
-from pawl.fleet.spec import TaskSourceSpec, TrainingSpec
+from pawl.fleet.spec import TaskSourceSpec
+from pawl.fleet.training import TrainingSpec
 from pawl.qe import functional_negative as task
 from pawl.qe import reference, sources
 from pawl.serving import vllm_adapters, vllm_process

@@ -16,6 +16,8 @@ VENDORS = {
     "torch": ("torch", "transformers", "peft", "vllm"),
     "transformers": ("transformers", "peft"),
     "peft": ("peft",),
+    "trl": ("trl",),
+    "optuna": ("optuna",),
     "vllm": ("vllm",),
     "great_expectations": ("great_expectations",),
     "botocore": ("botocore", "boto3"),  # boto3's errors and settings are botocore's

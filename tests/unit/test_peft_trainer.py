@@ -16,7 +16,7 @@ import pytest
 from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion, Example
 from pawl.errors import LakeError, ModelFileError, NotEnoughData, TrainingFailed
-from pawl.fleet.spec import TrainingSpec
+from pawl.fleet.training import TrainingSpec
 from pawl.training.peft_trainer import completion_loss, train
 from pawl.training.result import Progress
 from pawl.training.run_folder import last_checkpoint
@@ -151,7 +151,7 @@ def test_killed_it_resumes_to_the_same_weights(base: Path, data: Path, whole: Pa
     code = """
         import os, signal, sys
         from pathlib import Path
-        from pawl.fleet.spec import TrainingSpec
+        from pawl.fleet.training import TrainingSpec
         from pawl.training.peft_trainer import train
 
         def kill(p):

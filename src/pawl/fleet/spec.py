@@ -10,6 +10,7 @@ from pawl.fleet.base import Spec
 from pawl.fleet.data import DataSpec
 from pawl.fleet.limits import LimitsSpec, Privacy
 from pawl.fleet.routing import RoutingSpec
+from pawl.fleet.training import SearchSpec, TrainingSpec
 from pawl.fleet.upstream import UpstreamSpec
 
 
@@ -27,20 +28,6 @@ class TaskSourceSpec(Spec):
     kind: Literal["botocore", "openapi"] = "botocore"
     location: str | None = Field(default=None, description="path or URL of an OpenAPI 3 document")
     max_schema_chars: int = Field(default=400, ge=50)
-
-
-class TrainingSpec(Spec):
-    """How an adapter is trained."""
-
-    rank: int = Field(default=16, ge=1, le=256)
-    alpha: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    batch_size: int = Field(default=8, ge=1)
-    epochs: float = Field(default=1.0, gt=0)
-    max_tokens: int = Field(default=640, ge=32, description="longer examples are dropped and counted")
-    warmup_share: float = Field(default=0.05, ge=0, lt=1)
-    seed: int = 17
-    start: Literal["champion", "base"] = "champion"
 
 
 class EvaluationSpec(Spec):
@@ -87,6 +74,7 @@ class AgentSpec(Spec):
     max_tokens: int = Field(default=256, ge=16)
     data: DataSpec = DataSpec()
     training: TrainingSpec = TrainingSpec()
+    search: SearchSpec = SearchSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     rollout: RolloutSpec = RolloutSpec()
     routing: RoutingSpec = RoutingSpec()
@@ -166,6 +154,12 @@ class FleetSpec(Spec):
                 f"agent {a.name}: {field} names upstream {ref!r}, known are: {known}"
                 for field, ref in a.upstreams()
                 if ref not in self.upstreams
+            ]
+        for a in self.agents:
+            others = {*(a.training.merge.others if a.training.merge else ()), a.training.start} - {"champion", "base"}
+            problems += [
+                f"agent {a.name}: training names the agent {o!r}, known are: {', '.join(names)}"
+                for o in sorted(others - set(names))
             ]
         embeddings = self.gateway.embeddings
         if embeddings and embeddings.upstream not in self.upstreams:

@@ -13,7 +13,7 @@ from pawl.curation.dataset import DatasetVersion
 from pawl.errors import SourceError
 from pawl.evaluation.report import Comparison, GateDecision
 from pawl.fleet.data import DataSpec
-from pawl.fleet.spec import TrainingSpec
+from pawl.fleet.training import TrainingSpec
 from pawl.improvement.held_out import split_of
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.monitoring.timeline import span

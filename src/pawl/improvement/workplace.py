@@ -12,7 +12,8 @@ import msgspec
 
 from pawl import bootstrap
 from pawl.errors import LakeError
-from pawl.fleet.spec import AgentSpec, FleetSpec, TrainingSpec
+from pawl.fleet.spec import AgentSpec, FleetSpec
+from pawl.fleet.training import TrainingSpec
 from pawl.monitoring.progress import ProgressFile
 from pawl.rollout.control import ControlStore
 from pawl.settings import Settings

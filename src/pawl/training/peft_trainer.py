@@ -22,7 +22,7 @@ import msgspec
 
 from pawl.curation import dataset as datasets
 from pawl.errors import ModelFileError, NotEnoughData, ResourceError, TrainingFailed
-from pawl.fleet.spec import TrainingSpec
+from pawl.fleet.training import TrainingSpec
 from pawl.training.base_model_transformers import base_name, need_disk, safetensors_problem
 from pawl.training.batches import schedule
 from pawl.training.chat_format_transformers import IGNORED, ChatFormat, Encoded, collate

@@ -13,6 +13,22 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     loss: float
     learning_rate: float
     tokens_per_s: float
+    stage: str = "examples"  # pretraining, examples, preferences
+    memory_mb: float = 0.0  # resident set on a CPU, allocated on a GPU
+
+
+class StageResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage of a run. Losses as in TrainResult; in `preferences` they are the method's own."""
+
+    name: str
+    steps: int
+    items: int  # examples, pairs, or packed sequences
+    tokens: int
+    seconds: float
+    loss_first: float
+    loss_last: float
+    resumed_at: int = 0
+    note: str = ""  # why it was left out, or what else a reader must know
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,3 +48,9 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str  # of the frozen base weights
     resumed_at: int = 0  # the step this attempt started from
     started_from: str = ""  # name of the adapter that training continued, "" for a fresh one
+    method: str = "lora"
+    truncated: int = 0  # longer than max_tokens, cut at the prompt's beginning
+    split: int = 0  # longer than max_tokens, learnt in pieces
+    stages: tuple[StageResult, ...] = ()
+    versions: dict[str, str] = {}  # of what computes: python, torch, transformers, peft, the machine
+    peak_mb: float = 0.0

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pawl.errors import ModelFileError
-from pawl.fleet.spec import TrainingSpec
+from pawl.fleet.training import TrainingSpec
 from pawl.training.base_model_transformers import base_sha256, safetensors_problem
 from pawl.training.result import TrainResult
 
