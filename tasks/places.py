@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
+from uuid import UUID
 
+from httpx import HTTPError
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectException
 
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.settings import Settings
+
+log = logging.getLogger("pawl.progress")
+EVERY_S = 2.0
 
 
 def workplace(agent: str) -> Workplace:
@@ -22,20 +29,30 @@ def candidate(place: Workplace, name: str) -> Candidate:
 
 
 class Telling:
-    """Progress to the file that terminals draw from and, every few seconds, to a Prefect artifact."""
+    """Progress to the file that terminals draw from and, every two seconds, to a Prefect artifact.
+
+    A server that does not take it for once stops no work: it is said in the log, and the next step tries again.
+    """
 
     def __init__(self, place: Workplace) -> None:
         self._file = place.progress
-        self._artifact = None
+        self._artifact: UUID | None = None
         self._last = 0.0
+        self._complained = False
 
     def __call__(self, name: str, done: int, total: int, note: str) -> None:
         self._file.write(name, done, total, note)
-        if time.monotonic() - self._last < 5 and done < total:
+        if time.monotonic() - self._last < EVERY_S and done < total:
             return
         self._last = time.monotonic()
         percent = 100.0 * done / max(1, total)
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(progress=percent, description=f"{name} {note}".strip())
-        else:
-            update_progress_artifact(artifact_id=self._artifact, progress=percent, description=f"{name} {note}".strip())
+        said = f"{name} {done}/{total} {note}".strip()
+        try:
+            if self._artifact is None:
+                self._artifact = create_progress_artifact(progress=percent, description=said)
+            else:
+                update_progress_artifact(artifact_id=self._artifact, progress=percent, description=said)
+        except (HTTPError, PrefectException) as e:
+            if not self._complained:
+                self._complained = True
+                log.warning("progress cannot be shown in Prefect (%s); the work goes on", e)

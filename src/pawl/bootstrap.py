@@ -15,6 +15,7 @@ from pawl.settings import Settings
 if TYPE_CHECKING:
     from pawl.lake.parquet_lake import ParquetLake
     from pawl.registry.port import Registry
+    from pawl.registry.run_log import RunLogs
 
 Grader = Callable[[list[dict[str, Any]], str], float]
 
@@ -57,6 +58,14 @@ def registry(settings: Settings) -> Registry:
     from pawl.registry.mlflow_registry import MlflowRegistry
 
     return MlflowRegistry(settings.mlflow_url)
+
+
+def runs(settings: Settings) -> RunLogs:
+    """Where training and searches write how they go."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from pawl.registry.mlflow_runs import MlflowRuns
+
+    return MlflowRuns(settings.mlflow_url)
 
 
 def graders(spec: FleetSpec) -> Mapping[str, Grader]:

@@ -19,6 +19,7 @@ from pawl.improvement.steps import Lineage, dataset_of, training_of
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.registry.approvals import standing
 from pawl.registry.port import LearntFrom, Version
+from pawl.registry.run_log import kept_id
 from pawl.rollout.control import Key, Request
 from pawl.rollout.route import Arm
 from pawl.rollout.state import Override, Rollout
@@ -91,7 +92,10 @@ def _log(place: Workplace, candidate: Candidate, comparison: Comparison) -> str:
     made = dataset_of(place, candidate)
     figures = {**made.by_split, "pairs": len(made.pairs), "sources": len(made.sources)}
     learnt = LearntFrom(name=name_of(made), fingerprint=made.fingerprint, figures=figures)
-    return place.registry.log_training(place.agent_name, params, metrics, {"loss": losses}, learnt)
+    # What the run wrote while training ran is there already; this completes it.
+    curves = {"examples/loss": losses}
+    begun = kept_id(candidate.run_file)
+    return place.registry.log_training(place.agent_name, params, metrics, curves, learnt, begun)
 
 
 def _about_the_data(place: Workplace, candidate: Candidate) -> dict[str, Path]:

@@ -68,6 +68,7 @@ def start_arm(place: Workplace, spec: TrainingSpec) -> Arm:
 
 def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnProgress) -> Candidate:
     """Train a LoRA on a dataset version; a run that was cut off continues, a finished one is kept."""
+    from pawl.improvement.following import followed, told
     from pawl.registry.adapter_hash import adapter_sha256
     from pawl.training.base_model_transformers import base_sha256, prepare_base
     from pawl.training.peft_trainer import train as fit
@@ -83,9 +84,10 @@ def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnPr
 
     def tell(p: Progress) -> None:
         losses.append((p.step, p.loss))
-        on_progress("training", p.step, p.steps, f"loss {p.loss:.3f}, {p.tokens_per_s:.0f} tokens/s")
+        follow(p)
+        on_progress("training", p.step, p.steps, told(p))
 
-    with span(place.timeline, "model", "train"):
+    with span(place.timeline, "model", "train"), followed(place, candidate, version, spec, code_version()) as follow:
         result = fit(
             dataset,
             spec,

@@ -21,6 +21,7 @@ from pawl.settings import Settings
 if TYPE_CHECKING:
     from pawl.lake.parquet_lake import ParquetLake
     from pawl.registry.port import Registry
+    from pawl.registry.run_log import RunLogs
 
 T = TypeVar("T")
 
@@ -52,6 +53,10 @@ class Workplace:
     def registry(self) -> Registry:
         return bootstrap.registry(self.settings)
 
+    @cached_property
+    def runs(self) -> RunLogs:
+        return bootstrap.runs(self.settings)
+
     @property
     def timeline(self) -> Path:
         return self.settings.home / "timeline.jsonl"
@@ -79,6 +84,11 @@ class Candidate:
     @property
     def adapter(self) -> Path:
         return self.folder / "training" / "adapter"
+
+    @property
+    def run_file(self) -> Path:
+        """Keeps the id of the experiment run that training writes, so that a resumed one goes on with it."""
+        return self.folder / "run.id"
 
     def write(self, name: str, value: object) -> None:
         """Store a value as JSON."""

@@ -48,11 +48,14 @@ class MemoryRegistry:
         metrics: Mapping[str, float],
         curves: Mapping[str, Sequence[tuple[int, float]]],
         dataset: LearntFrom | None = None,
+        run_id: str = "",
     ) -> str:
-        run_id = uuid.uuid4().hex
         with self._lock:
+            known_params, known_metrics = self.runs.get(run_id, ({}, {}))
+            run_id = run_id if run_id in self.runs else uuid.uuid4().hex
             self.datasets[run_id] = dataset
-            self.runs[run_id] = (dict(params), {**{k: c[-1][1] for k, c in curves.items() if c}, **metrics})
+            last = {k: c[-1][1] for k, c in curves.items() if c}
+            self.runs[run_id] = ({**known_params, **params}, {**known_metrics, **last, **metrics})
         return run_id
 
     def version(self, agent: str, number: str) -> Version:

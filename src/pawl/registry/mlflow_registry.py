@@ -20,6 +20,7 @@ from pawl.registry.port import LearntFrom, Version
 SHA_TAG = "adapter_sha256"
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 PAGE = 200
+VALUE = 6000  # characters of a parameter
 DIGEST = 36  # characters that MLflow keeps of a dataset's digest
 
 
@@ -76,9 +77,10 @@ class MlflowRegistry:
         metrics: Mapping[str, float],
         curves: Mapping[str, Sequence[tuple[int, float]]],
         dataset: LearntFrom | None = None,
+        run_id: str = "",
     ) -> str:
         with self._mapped(f"logging the training of {agent}"):
-            return self._finished_run(self._experiment(agent), params, metrics, curves, dataset)
+            return self._finished_run(self._experiment(agent), params, metrics, curves, dataset, run_id)
 
     def version(self, agent: str, number: str) -> Version:
         with self._mapped(f"reading version {number} of {agent}"):
@@ -158,20 +160,40 @@ class MlflowRegistry:
         metrics: Mapping[str, float],
         curves: Mapping[str, Sequence[tuple[int, float]]],
         dataset: LearntFrom | None = None,
+        run_id: str = "",
     ) -> str:
         from mlflow.entities import Metric, Param
 
+        known = self._known_run(experiment, run_id)
         now = int(time.time() * 1000)
-        points = [Metric(k, float(v), now, step) for k, curve in curves.items() for step, v in curve]
-        points += [Metric(k, float(v), now, 0) for k, v in metrics.items()]
-        run_id = str(self._client.create_run(experiment).info.run_id)
-        self._client.log_batch(run_id, params=[Param(k, str(v)) for k, v in params.items()])
+        points = [Metric(k, float(v), now, 0) for k, v in metrics.items()]
+        for name, curve in curves.items():
+            there = {m.step for m in self._client.get_metric_history(run_id, name)} if known else set()
+            points += [Metric(name, float(v), now, step) for step, v in curve if step not in there]
+        if known is None:
+            run_id = str(self._client.create_run(experiment).info.run_id)
+        # A parameter that a run has cannot change.
+        new = [Param(k, str(v)[:VALUE]) for k, v in params.items() if known is None or k not in known.data.params]
+        self._client.log_batch(run_id, params=new)
         for start in range(0, len(points), 1000):  # the server's limit a batch
             self._client.log_batch(run_id, metrics=points[start : start + 1000])
         if dataset is not None:
             self._client.log_inputs(run_id, datasets=[_input(dataset)])
         self._client.set_terminated(run_id, "FINISHED")
         return run_id
+
+    def _known_run(self, experiment: str, run_id: str) -> Any:
+        """The run of that id in the experiment; None where there is none, or it was removed."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._client.get_run(run_id) if run_id else None
+        except MlflowException as e:
+            if e.error_code in (*MISSING, "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+        usable = found is not None and found.info.lifecycle_stage == "active" and found.info.experiment_id == experiment
+        return found if usable else None
 
     def _attach(self, run_id: str, path: Path, name: str) -> None:
         if path.name == name:

@@ -54,8 +54,13 @@ class Registry(Protocol):
         metrics: Mapping[str, float],
         curves: Mapping[str, Sequence[tuple[int, float]]],
         dataset: LearntFrom | None = None,
+        run_id: str = "",
     ) -> str:
-        """Record a training run in the agent's experiment; `curves` are (step, value). Returns its run id."""
+        """Record a training run in the agent's experiment; `curves` are (step, value). Returns its run id.
+
+        `run_id`: the run that was written while training ran. It is completed, with the steps it lacks; where it is
+        gone, another is made.
+        """
         ...
 
     def version(self, agent: str, number: str) -> Version: ...
