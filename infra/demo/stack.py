@@ -112,7 +112,7 @@ class Stack:
                 host=s.host,
                 port=s.vllm_port,
                 max_model_len=base.max_model_len,
-                max_lora_rank=max(a.training.rank for a in self.place.fleet.agents),
+                max_lora_rank=max(a.training.greatest_rank for a in self.place.fleet.agents),
             )
             env = vllm_process.environment()
             server = Server("vllm", command, f"{s.vllm_url}/health", s.home, s.vllm_port, env, ready_s=400)

@@ -17,7 +17,8 @@ from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion, Example
 from pawl.errors import LakeError, ModelFileError, NotEnoughData, TrainingFailed
 from pawl.fleet.training import TrainingSpec
-from pawl.training.peft_trainer import completion_loss, train
+from pawl.training.losses_torch import completion_loss
+from pawl.training.peft_trainer import train
 from pawl.training.result import Progress
 from pawl.training.run_folder import last_checkpoint
 
@@ -116,7 +117,7 @@ def test_learns_and_reports(base: Path, data: Path, tmp_path: Path) -> None:
     assert result.steps == 30 and result.examples == 40 and result.dropped == 0
     assert result.loss_last < result.loss_first * 0.7
     assert said[-1].tokens_per_s > 0 and said[-1].learning_rate < max(p.learning_rate for p in said)
-    assert not (tmp_path / "checkpoints").exists()
+    assert not (tmp_path / "stages").exists()
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny" and config["r"] == 4 and config["lora_alpha"] == 8
     assert str(tmp_path.parent) not in json.dumps(config)
@@ -167,7 +168,7 @@ def test_killed_it_resumes_to_the_same_weights(base: Path, data: Path, whole: Pa
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), *arguments], env=environment, timeout=120)
     assert done.returncode == -signal.SIGKILL
     # What a kill in the middle of a checkpoint leaves behind: newer, and not whole.
-    broken = tmp_path / "checkpoints" / "checkpoint-29"
+    broken = tmp_path / "stages" / "examples" / "checkpoints" / "checkpoint-29"
     broken.mkdir()
     (broken / "adapter_model.safetensors").write_bytes(b"\x40")
     result = train(data, SPEC, base, tmp_path, start_adapter=None, on_progress=lambda _: None)
@@ -182,7 +183,7 @@ def test_another_spec_begins_anew(base: Path, data: Path, tmp_path: Path) -> Non
 
     with pytest.raises(RuntimeError, match="stop"):
         train(data, SPEC, base, tmp_path, start_adapter=None, on_progress=stop)
-    assert last_checkpoint(tmp_path / "checkpoints") is not None
+    assert last_checkpoint(tmp_path / "stages" / "examples" / "checkpoints") is not None
     other = SPEC.model_copy(update={"epochs": 0.2})
     result = train(data, other, base, tmp_path, start_adapter=None, on_progress=lambda _: None)
     assert result.steps == 2 and result.resumed_at == 0

@@ -122,12 +122,19 @@ class TrainingSpec(Spec):
             )
         if self.method == "full" and (self.ewc or self.merge):
             problems.append("ewc and merge work on adapters, not on full weights: leave them out, or method: lora")
-        if self.method == "adalora" and self.adalora.initial_rank < self.rank:
-            problems.append(f"adalora.initial_rank {self.adalora.initial_rank} must be at least rank {self.rank}")
+        if self.method == "adalora" and self.adalora.initial_rank <= self.rank:
+            problems.append(f"adalora.initial_rank {self.adalora.initial_rank} must be above rank {self.rank}")
         if self.method == "adalora" and self.start != "base":
             problems.append("adalora begins anew, its ranks are not those of a champion: set start: base")
         if self.ewc and self.start == "base":
             problems.append("ewc holds on to what training continues: set start: champion")
+        if self.method in {"adalora", "full"} and self.preference:
+            problems.append("preference works on a plain adapter: leave it out, or method: lora")
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def greatest_rank(self) -> int:
+        """Of the adapter that is served: what the cluster must be started for."""
+        return self.adalora.initial_rank if self.method == "adalora" else self.rank

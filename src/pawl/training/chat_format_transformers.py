@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -17,15 +17,78 @@ if TYPE_CHECKING:
 IGNORED = -100  # the label that torch's cross entropy leaves out
 
 
+Rule = Literal["drop", "truncate", "split"]
+
+
 class Encoded(msgspec.Struct, frozen=True):
     """One example. Both lists have the same length; `labels` is IGNORED over the prompt."""
 
     input_ids: list[int]
     labels: list[int]
+    weight: float = 1.0
 
     @property
     def completion_tokens(self) -> int:
         return sum(label != IGNORED for label in self.labels)
+
+
+class Fitted(msgspec.Struct, frozen=True):
+    """Examples that fit into the limit, and how many did not by themselves."""
+
+    encoded: list[Encoded]
+    dropped: int = 0
+    truncated: int = 0
+    split: int = 0
+
+
+def fit(encoded: Iterable[Encoded], max_tokens: int, rule: Rule) -> Fitted:
+    """Examples of at most `max_tokens` tokens, by rule (pure).
+
+    drop      longer ones are left out
+    truncate  the prompt loses its beginning; where the completion alone is too long, or leaves less than an eighth of
+              the room to the prompt, the example is dropped: a cut answer would teach to stop in mid-sentence
+    split     the completion is learnt in pieces. Each piece sees the end of the prompt (at most half the room), up to
+              a quarter of the room of what was written just before, and learns what follows; each token of the
+              completion is learnt exactly once
+    """
+    kept: list[Encoded] = []
+    dropped = truncated = split = 0
+    for e in encoded:
+        over = len(e.input_ids) - max_tokens
+        prompt = len(e.input_ids) - e.completion_tokens
+        if over <= 0:
+            kept.append(e)
+        elif rule == "truncate" and prompt - over >= max_tokens // 8:
+            truncated += 1
+            kept.append(Encoded(e.input_ids[over:], e.labels[over:], e.weight))
+        elif rule == "split":
+            split += 1
+            kept += _pieces(e, prompt, max_tokens)
+        else:
+            dropped += 1
+    return Fitted(kept, dropped, truncated, split)
+
+
+def _pieces(e: Encoded, prompt: int, room: int) -> list[Encoded]:
+    head = e.input_ids[max(0, prompt - room // 2) : prompt]
+    found: list[Encoded] = []
+    at = prompt
+    while at < len(e.input_ids):
+        before = e.input_ids[max(prompt, at - room // 4) : at]
+        new = e.input_ids[at : at + room - len(head) - len(before)]
+        context = head + before
+        found.append(Encoded(context + new, [IGNORED] * len(context) + new, e.weight))
+        at += len(new)
+    return found
+
+
+def balanced(encoded: Sequence[Encoded]) -> list[Encoded]:
+    """Weights scaled so that their mean over completion tokens is 1: the learning rate keeps its meaning (pure)."""
+    tokens = sum(e.completion_tokens for e in encoded)
+    total = sum(e.weight * e.completion_tokens for e in encoded)
+    if not total:
+        return list(encoded)
+    return [Encoded(e.input_ids, e.labels, e.weight * tokens / total) for e in encoded]
 
 
 class ChatFormat:
@@ -52,21 +115,32 @@ class ChatFormat:
         """Tokens up to where the assistant begins to write."""
         return self._tokens(self._render(messages, generate=True))
 
-    def encode(self, example: Example) -> Encoded:
-        """The whole example, whatever its length."""
-        prompt = self.prompt(example.messages)
+    @property
+    def end(self) -> list[int]:
+        """What the template ends a turn with."""
+        return self._end
+
+    def encode(self, example: Example, *, weighted: bool = False) -> Encoded:
+        """The whole example, whatever its length; weighted: by its quality and its age."""
+        return self.pair(example.messages, example.completion, example.quality * example.weight if weighted else 1.0)
+
+    def pair(self, messages: Sequence[dict[str, Any]], completion: str, weight: float = 1.0) -> Encoded:
+        """A prompt and what is to be written there."""
+        prompt = self.prompt(messages)
         # Text that looks like a control token is text where the model wrote it.
-        completion = self._tokens(example.completion, split_special_tokens=True) + self._end
-        return Encoded(prompt + completion, [IGNORED] * len(prompt) + completion)
+        written = self._tokens(completion, split_special_tokens=True) + self._end
+        return Encoded(prompt + written, [IGNORED] * len(prompt) + written, weight)
 
-    def encode_all(self, examples: Iterable[Example], max_tokens: int) -> tuple[list[Encoded], int]:
-        """(examples of at most `max_tokens` tokens, how many were longer and dropped).
+    def text(self, text: str) -> list[int]:
+        """Plain text, without any template."""
+        return self._tokens(text, split_special_tokens=True)
 
-        They are dropped, not cut: a cut answer would teach the model to stop in mid-sentence.
-        """
-        encoded = [self.encode(e) for e in examples]
-        kept = [e for e in encoded if len(e.input_ids) <= max_tokens]
-        return kept, len(encoded) - len(kept)
+    def encode_all(
+        self, examples: Iterable[Example], max_tokens: int, rule: Rule = "drop", *, weighted: bool = False
+    ) -> Fitted:
+        """Examples as training takes them: fitted by rule, weights balanced."""
+        found = fit((self.encode(e, weighted=weighted) for e in examples), max_tokens, rule)
+        return msgspec.structs.replace(found, encoded=balanced(found.encoded)) if weighted else found
 
     def _render(self, messages: Sequence[dict[str, Any]], *, generate: bool) -> str:
         plain = [{**m, "content": _text(m.get("content"))} for m in messages]
@@ -87,7 +161,8 @@ class ChatFormat:
 
 
 def collate(batch: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
-    """Tensors `input_ids`, `labels` of shape (examples, longest in the batch), int64, padded on the right.
+    """Tensors `input_ids`, `labels` of shape (examples, longest in the batch), int64, padded on the right, and
+    `weights` of shape (examples), float32, where one is not 1.
 
     There is no attention mask: in a causal model nothing before the padding sees it, and no label lies in it.
     """
@@ -96,7 +171,10 @@ def collate(batch: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
     longest = max(len(e.input_ids) for e in batch)
     ids = [e.input_ids + [pad] * (longest - len(e.input_ids)) for e in batch]
     labels = [e.labels + [IGNORED] * (longest - len(e.labels)) for e in batch]
-    return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
+    found = {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
+    if any(e.weight != 1.0 for e in batch):
+        found["weights"] = torch.tensor([e.weight for e in batch], dtype=torch.float32)
+    return found
 
 
 def _text(content: Any) -> str:

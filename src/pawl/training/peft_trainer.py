@@ -1,42 +1,45 @@
-"""Trains a LoRA adapter with transformers' Trainer and peft; survives being killed at any moment.
+"""From a dataset version to an adapter: pre-training on text, learning from examples, learning from preferences.
 
-Method: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685), section 4, on all linear
-layers as in Dettmers et al., "QLoRA" (arXiv 2305.14314), section 5.
+transformers, peft and TRL train; what is ours is the order of examples, the loss where labels are, and coming back
+after being killed at any moment.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
-import json
-import math
-import shutil
-import time
-import warnings
-from collections.abc import Callable
+import hashlib
+import platform
+import random
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pawl.curation import dataset as datasets
-from pawl.errors import ModelFileError, NotEnoughData, ResourceError, TrainingFailed
+from pawl.curation.dataset import DatasetVersion, Example
+from pawl.errors import NotEnoughData
 from pawl.fleet.training import TrainingSpec
-from pawl.training.base_model_transformers import base_name, need_disk, safetensors_problem
+from pawl.training.base_model_transformers import need_disk
 from pawl.training.batches import schedule
-from pawl.training.chat_format_transformers import IGNORED, ChatFormat, Encoded, collate
-from pawl.training.result import Progress, TrainResult
-from pawl.training.run_folder import WEIGHTS, last_checkpoint, prepare_folder, run_key, write_whole
+from pawl.training.chat_format_transformers import ChatFormat, Encoded
+from pawl.training.result import Progress, StageResult, TrainResult
+from pawl.training.run_folder import prepare_folder, run_key, write_whole
 
 if TYPE_CHECKING:
     import torch
 
-_PORTION = 1200  # tokens whose activations are held at once on a CPU: about 3 GB for a 135M model
-_SAVE_STEPS = 10
-_KEEP = 2
-# Adapter and two moments of the optimiser in float32, for the kept checkpoints, the one being written, and the result.
-_BYTES_A_PARAMETER = 12 * (_KEEP + 1) + 4
+VALIDATION_EXAMPLES = 64
+# What is trained and two moments of the optimiser in float32, for two checkpoints, the one being written, the result.
+_BYTES_A_PARAMETER = 12 * (2 + 1) + 4
+
+OnProgress = Callable[[Progress], None]
+# share of the run that is done, loss of each validation example in nats a completion token
+OnValidation = Callable[[float, list[float]], None]
 
 
 def train(
@@ -46,282 +49,316 @@ def train(
     out_dir: Path,
     *,
     start_adapter: Path | None,
-    on_progress: Callable[[Progress], None],
+    on_progress: OnProgress,
+    earlier: Sequence[Example] = (),
+    texts: Path | None = None,
+    merge_with: Sequence[Path] = (),
+    on_validation: OnValidation | None = None,
+    validate_every: float = 0.0,
 ) -> TrainResult:
-    """Train an adapter into `<out_dir>/adapter` and return what happened.
+    """Train into `<out_dir>/adapter` (with `spec.merged` into `<out_dir>/merged` too) and return what happened.
 
-    A run that was cut off continues from its last whole checkpoint in `<out_dir>/checkpoints`; a finished one is
-    returned as it is. Both only for the same data, spec, base and start: anything else begins anew.
+    A run that was cut off continues from its last whole checkpoint; a finished one is returned as it is. Both only for
+    the same data, spec, base and start: anything else begins anew.
 
-    Raises NotEnoughData (nothing left to train on), ModelFileError (base or start adapter), ResourceError (disk),
-    TrainingFailed (unreadable dataset, loss not a number).
+    `earlier`: examples of earlier weeks that `spec.ewc` holds on to. `texts`: the folder that `spec.pretrain.files`
+    are looked for in. `merge_with`: adapters that the result is averaged with, by `spec.merge`. `on_validation` is told
+    the validation split's losses before the first step, after each `validate_every` share of the run, and at its end;
+    what it raises ends the run.
+
+    Raises NotEnoughData (nothing left to train on), ModelFileError (base or start adapter), ResourceError (disk, or a
+    method that this machine cannot run), LakeError (unreadable dataset), TrainingFailed (loss not a number).
     """
-    try:
-        dataset = datasets.load(dataset_path)
-    except (OSError, msgspec.DecodeError) as e:
-        raise TrainingFailed(f"dataset {dataset_path} cannot be read ({e}); prepare it again") from e
-    key = run_key(dataset.fingerprint, spec, base_dir, start_adapter)
+    from pawl.training import models_peft as models
+    from pawl.training.stage_transformers import full_disk_told
+
+    dataset = datasets.load(dataset_path)
+    documents = _documents(spec, texts)
+    key = _key(dataset, spec, base_dir, start_adapter, earlier, documents, merge_with)
     finished = prepare_folder(out_dir, key)
     if finished is not None:
         return finished
     form = ChatFormat(base_dir)
-    encoded, dropped = form.encode_all(dataset.train, spec.max_tokens)
-    if not encoded:
+    fitted = form.encode_all(dataset.train, spec.max_tokens, spec.long, weighted=spec.weighted)
+    if not fitted.encoded:
         raise NotEnoughData(
             f"none of {len(dataset.train)} examples fits into {spec.max_tokens} tokens; raise training.max_tokens"
         )
-    batches = schedule([len(e.input_ids) for e in encoded], spec.batch_size, spec.epochs, spec.seed)
+    batches = schedule([len(e.input_ids) for e in fitted.encoded], spec.batch_size, spec.epochs, spec.seed)
     _keep_freed_memory()
-    model, dtype = _model(base_dir, spec, start_adapter)
+    model, dtype = models.build(base_dir, spec, start_adapter, len(batches))
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     need_disk(out_dir, parameters * _BYTES_A_PARAMETER, "training")
-    trainer = _trainer(model, spec, [[encoded[i] for i in b] for b in batches], out_dir, dtype, on_progress)
-    last = last_checkpoint(out_dir / "checkpoints")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-        _save_adapter(model, base_name(base_dir), out_dir / "adapter")
-    except OSError as e:
-        if e.errno == errno.ENOSPC:
-            raise ResourceError(f"the disk filled up while training in {out_dir}; free space and run again") from e
-        raise
-    result = _result(trainer.state.log_history, batches, encoded)
-    result = msgspec.structs.replace(
-        result,
-        adapter_dir=str(out_dir / "adapter"),
-        dropped=dropped,
-        parameters=parameters,
-        dtype=str(dtype).removeprefix("torch."),
-        resumed_at=int(last.name.rpartition("-")[2]) if last else 0,
-        started_from=start_adapter.name if start_adapter else "",
-    )
-    write_whole(out_dir / "result.json", msgspec.json.encode(result))
-    shutil.rmtree(out_dir / "checkpoints", ignore_errors=True)
+    run = _Run(spec, form, model, dtype, out_dir, on_progress)
+    held = _validation(form, dataset, spec)
+    validate = run.validator(held, on_validation, validate_every)
+    before = validate(0.0)
+    stages = [*run.pretrain(documents)]
+    examples = run.examples([[fitted.encoded[i] for i in b] for b in batches], earlier, validate)
+    stages += [examples, *run.prefer(dataset, base_dir)]
+    after = validate(1.0)
+    notes = run.notes()
+    with full_disk_told(out_dir):
+        models.save(model, base_dir, out_dir / "adapter")
+        if spec.merge and merge_with:
+            notes += _average(spec, out_dir, merge_with, base_dir)
+        if spec.merged:
+            models.merged(model, base_dir, out_dir / "merged")
+        result = TrainResult(
+            adapter_dir=str(out_dir / "adapter"),
+            steps=sum(s.steps for s in stages),
+            examples=len(fitted.encoded),
+            dropped=fitted.dropped,
+            truncated=fitted.truncated,
+            split=fitted.split,
+            tokens=sum(s.tokens for s in stages),
+            completion_tokens=sum(fitted.encoded[i].completion_tokens for b in batches for i in b),
+            seconds=sum(s.seconds for s in stages),
+            tokens_per_s=examples.tokens / max(examples.seconds, 1e-6),
+            loss_first=examples.loss_first,
+            loss_last=examples.loss_last,
+            parameters=parameters,
+            dtype=str(dtype).removeprefix("torch."),
+            resumed_at=examples.resumed_at,
+            started_from=start_adapter.name if start_adapter else "",
+            method=spec.method,
+            stages=tuple(stages),
+            notes=tuple(notes),
+            validation_before=_mean(before),
+            validation_after=_mean(after),
+            versions=versions(),
+            peak_mb=_peak_mb(),
+        )
+        write_whole(out_dir / "result.json", msgspec.json.encode(result))
+    run.clear()
     return result
 
 
-def best_dtype() -> torch.dtype:
-    """bfloat16 where the processor computes in it, else float32: emulated, it would be slower."""
+class _Run:
+    """The stages of one run over one model."""
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        form: ChatFormat,
+        model: Any,
+        dtype: torch.dtype,
+        out_dir: Path,
+        on_progress: OnProgress,
+    ) -> None:
+        from pawl.training.adalora_peft import Ranks
+
+        self._spec, self._form, self._model, self._dtype = spec, form, model, dtype
+        self._folder, self._on_progress = out_dir / "stages", on_progress
+        self._ranks = Ranks(model) if spec.method == "adalora" else None
+        self._pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
+
+    def pretrain(self, documents: list[str]) -> list[StageResult]:
+        """The team's own text, packed; nothing where the spec names none."""
+        spec = self._spec.pretrain
+        if spec is None or not documents:
+            return []
+        from pawl.training.pretraining import pack
+        from pawl.training.stage_transformers import Optimiser, run_stage
+
+        packed = pack([self._form.text(d) for d in documents], spec.max_tokens, self._form.end[0])
+        items = [Encoded(ids, list(ids)) for ids in packed]
+        order = schedule([len(i) for i in packed], spec.batch_size, spec.epochs, self._spec.seed)
+        how = Optimiser(spec.learning_rate, self._spec.warmup_share, self._spec.seed)
+        return [
+            run_stage(
+                "pretraining",
+                self._model,
+                [[items[i] for i in b] for b in order],
+                how,
+                self._folder / "pretraining",
+                dtype=self._dtype,
+                on_progress=self._on_progress,
+            )
+        ]
+
+    def examples(
+        self, batches: list[list[Encoded]], earlier: Sequence[Example], validate: Callable[[float], list[float]]
+    ) -> StageResult:
+        """Supervised on completions."""
+        from pawl.training.adalora_peft import orthogonality
+        from pawl.training.stage_transformers import Optimiser, Terms, run_stage
+
+        spec = self._spec
+
+        def look(step: int, steps: int) -> None:
+            validate(step / steps)
+
+        return run_stage(
+            "examples",
+            self._model,
+            batches,
+            Optimiser(spec.learning_rate, spec.warmup_share, spec.seed),
+            self._folder / "examples",
+            dtype=self._dtype,
+            on_progress=self._on_progress,
+            terms=Terms(orthogonality if self._ranks else None, self._anchor(earlier)),
+            adaptive=self._ranks,
+            at_step=look,
+        )
+
+    def prefer(self, dataset: DatasetVersion, base_dir: Path) -> list[StageResult]:
+        """Pairs of a better and a worse answer; nothing where the spec does not ask."""
+        if self._spec.preference is None:
+            return []
+        from pawl.training.preference_trl import prefer
+
+        pairs = [p for p in dataset.pairs if p.split == "train"]
+        return [
+            prefer(
+                self._model,
+                self._form,
+                pairs,
+                self._spec.preference,
+                self._folder / "preferences",
+                base_dir=base_dir,
+                max_tokens=self._spec.max_tokens,
+                seed=self._spec.seed,
+                dtype=self._dtype,
+                on_progress=self._on_progress,
+            )
+        ]
+
+    def validator(self, held: list[Encoded], tell: OnValidation | None, every: float) -> Callable[[float], list[float]]:
+        """Called with the share that is done: the losses where a look is due there, else nothing."""
+        from pawl.training.losses_torch import validation_losses
+
+        looked = -1.0
+
+        def validate(share: float) -> list[float]:
+            nonlocal looked
+            due = share in (0.0, 1.0) or (tell is not None and every > 0 and share >= looked + every and share < 1.0)
+            if not held or not due or share <= looked:
+                return []
+            looked = share
+            losses = validation_losses(self._model, held, pad=self._pad, dtype=self._dtype)
+            if tell is not None:
+                tell(share, losses)
+            return losses
+
+        return validate
+
+    def notes(self) -> list[str]:
+        """What else a reader must know: AdaLoRA's ranks."""
+        if self._ranks is None:
+            return []
+        left = self._ranks.left()
+        named = ", ".join(f"{layer} {rank}" for layer, rank in left.items())
+        return [f"ranks left, {sum(left.values())} in all: {named}"]
+
+    def clear(self) -> None:
+        """Nothing of the stages is needed once the result is whole."""
+        import shutil
+
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _anchor(self, earlier: Sequence[Example]) -> Callable[[Any], None] | None:
+        ewc = self._spec.ewc
+        if ewc is None or not earlier:
+            return None
+        from pawl.training.ewc_peft import kept_anchor
+
+        fitted = self._form.encode_all(earlier[: ewc.examples], self._spec.max_tokens, self._spec.long)
+        anchor = kept_anchor(self._folder / "anchor.safetensors", self._model, fitted.encoded, dtype=self._dtype)
+        return lambda model: anchor.add_gradients(model, ewc.strength)
+
+
+def versions() -> dict[str, str]:
+    """What computes: the same everywhere, two runs give the same adapter, bit by bit, on a CPU."""
+    import torch
+
+    found = {p: metadata.version(p) for p in ("torch", "transformers", "peft", "accelerate", "trl")}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {
+        "python": platform.python_version(),
+        **found,
+        "device": device,
+        "cpu": capability,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def differences(one: TrainResult, two: TrainResult) -> list[str]:
+    """Why two runs over the same data and spec may not give the same adapter; empty where nothing is known (pure)."""
+    names = sorted(one.versions.keys() | two.versions.keys())
+    found = [
+        f"{n}: {one.versions.get(n, 'not recorded')} and {two.versions.get(n, 'not recorded')}"
+        for n in names
+        if one.versions.get(n) != two.versions.get(n)
+    ]
+    return found + [n for r in (one, two) for n in r.notes if "deterministic" in n]
+
+
+def _documents(spec: TrainingSpec, texts: Path | None) -> list[str]:
+    if spec.pretrain is None or texts is None:
+        return []
+    from pawl.training.pretraining import gather
+
+    return list(gather(spec.pretrain, texts).documents)
+
+
+def _key(
+    dataset: DatasetVersion,
+    spec: TrainingSpec,
+    base_dir: Path,
+    start: Path | None,
+    earlier: Sequence[Example],
+    documents: list[str],
+    others: Sequence[Path],
+) -> str:
+    """What makes two runs the same."""
+    digest = hashlib.sha256(run_key(dataset.fingerprint, spec, base_dir, start).encode())
+    if spec.ewc:
+        digest.update(msgspec.json.encode([e.id for e in earlier]))
+    for text in documents:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    if spec.merge:
+        for other in others:
+            digest.update(run_key("", spec, base_dir, other).encode())
+    return digest.hexdigest()
+
+
+def _validation(form: ChatFormat, dataset: DatasetVersion, spec: TrainingSpec) -> list[Encoded]:
+    """A sample of the validation split, the same for every run over the same data."""
+    rows = [e for e in dataset.examples if e.split == "validation"]
+    random.Random(dataset.fingerprint).shuffle(rows)
+    return form.encode_all(rows[:VALIDATION_EXAMPLES], spec.max_tokens).encoded
+
+
+def _average(spec: TrainingSpec, out_dir: Path, others: Sequence[Path], base_dir: Path) -> list[str]:
+    from pawl.training.merging_peft import merge_adapters
+
+    assert spec.merge is not None
+    rest = (1 - spec.merge.weight) / len(others)
+    return [
+        merge_adapters(
+            [out_dir / "adapter", *others],
+            [spec.merge.weight, *[rest] * len(others)],
+            out_dir / "adapter",
+            method=spec.merge.method,
+            density=spec.merge.density,
+            rank=spec.rank,
+        )
+    ]
+
+
+def _mean(losses: list[float]) -> float | None:
+    return sum(losses) / len(losses) if losses else None
+
+
+def _peak_mb() -> float:
     import torch
 
     if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    fast = any(getattr(torch.cpu, n)() for n in names if hasattr(torch.cpu, n))
-    return torch.bfloat16 if fast else torch.float32
-
-
-def completion_loss(model: Any, batch: dict[str, torch.Tensor], tokens: int | None = None) -> torch.Tensor:
-    """Cross entropy over the completion's tokens, in nats: their mean, or their sum divided by `tokens`.
-
-    The vocabulary head runs only where a label is: over a small model's whole sequence it is a fifth of the compute.
-    """
-    import torch
-
-    core = model.get_base_model()
-    labels = batch["labels"][:, 1:]
-    wanted = labels != IGNORED
-    hidden = core.base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
-    logits = core.get_output_embeddings()(hidden[:, :-1][wanted])
-    total: torch.Tensor = torch.nn.functional.cross_entropy(logits.float(), labels[wanted], reduction="sum")
-    return total / (int(wanted.sum()) if tokens is None else tokens)
-
-
-def portions(batch: dict[str, torch.Tensor], most_tokens: int) -> list[dict[str, torch.Tensor]]:
-    """A padded batch in parts of at most that many tokens (at least one row each), so that activations fit."""
-    rows, width = batch["input_ids"].shape
-    each = max(1, most_tokens // width)
-    return [{k: v[i : i + each] for k, v in batch.items()} for i in range(0, rows, each)]
-
-
-def _model(base_dir: Path, spec: TrainingSpec, start_adapter: Path | None) -> tuple[Any, torch.dtype]:
-    import torch
-    from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers import AutoModelForCausalLM, set_seed
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    set_seed(spec.seed)
-    dtype = best_dtype()
-    # On CPU plain attention on short sequences beats the fused kernel, whose backward pass is slow in bfloat16.
-    attention = "sdpa" if torch.cuda.is_available() else "eager"
-    try:
-        base = AutoModelForCausalLM.from_pretrained(str(base_dir), dtype=dtype, attn_implementation=attention)
-    except (OSError, ValueError, KeyError) as e:
-        raise ModelFileError(f"base model in {base_dir} cannot be loaded ({e}); prepare it again") from e
-    # The adapter stays in float32 (peft's default for a bfloat16 base): small updates would be rounded away.
-    if start_adapter is None:
-        config = LoraConfig(
-            r=spec.rank, lora_alpha=spec.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-        return get_peft_model(base, config), dtype
-    try:
-        model = PeftModel.from_pretrained(base, str(start_adapter), is_trainable=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as e:
-        raise ModelFileError(
-            f"start adapter {start_adapter} cannot be loaded on {base_dir.name} ({e}); set training.start: base"
-        ) from e
-    rank = model.peft_config["default"].r
-    if rank != spec.rank:
-        raise ModelFileError(
-            f"start adapter {start_adapter.name} has rank {rank}, the spec says {spec.rank}: "
-            f"set training.rank: {rank}, or training.start: base"
-        )
-    return model, dtype
-
-
-def _trainer(
-    model: Any,
-    spec: TrainingSpec,
-    batches: list[list[Encoded]],
-    out_dir: Path,
-    dtype: torch.dtype,
-    on_progress: Callable[[Progress], None],
-) -> Any:
-    import torch
-    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-
-    steps = len(batches)
-    pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
-    began = time.monotonic()
-    seen_before = 0.0
-
-    class CompletionTrainer(Trainer):  # type: ignore[misc]
-        """Computes the loss where labels are, and stops at the first loss that is not a number."""
-
-        def compute_loss(
-            self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any
-        ) -> torch.Tensor:
-            device = inputs["input_ids"].device.type
-            with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                # Wrapped for several devices, only the wrapper's own forward exchanges gradients.
-                several = self.accelerator.num_processes > 1
-                loss: torch.Tensor = model(**inputs).loss if several else completion_loss(model, inputs)
-            return self._finite(loss)
-
-        def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
-            """The gradient of the whole batch, summed up part by part on a CPU, where memory is what is short."""
-            if torch.cuda.is_available() or self.accelerator.num_processes > 1:
-                whole: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
-                return whole
-            model.train()
-            tokens = int((inputs["labels"][:, 1:] != IGNORED).sum())
-            total = torch.zeros(())
-            for part in portions(inputs, _PORTION):
-                with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-                    loss = completion_loss(model, part, tokens)
-                self.accelerator.backward(loss)
-                total += loss.detach()
-            return self._finite(total)
-
-        def _finite(self, loss: torch.Tensor) -> torch.Tensor:
-            if not torch.isfinite(loss):
-                raise TrainingFailed(
-                    f"the loss became {loss.item()} at step {self.state.global_step + 1} of {steps}: "
-                    "lower training.learning_rate (it is "
-                    f"{spec.learning_rate:g}), or look for broken examples in the dataset"
-                )
-            return loss
-
-        def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-            # Kept in the trainer's state, and so through checkpoints.
-            super().log({**logs, "seconds": seen_before + time.monotonic() - began}, *args, **kwargs)
-
-    class Tell(TrainerCallback):  # type: ignore[misc]
-        """Passes each step on."""
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            nonlocal seen_before, began
-            began = time.monotonic()
-            seen_before = max((h.get("seconds", 0.0) for h in state.log_history), default=0.0)
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            if not logs or "loss" not in logs:
-                return
-            # Nothing that was already computed before an interruption counts into the speed.
-            first = min((h["step"] for h in state.log_history if h.get("seconds", 0.0) > seen_before), default=1) - 1
-            done = sum(len(e.input_ids) for b in batches[first : state.global_step] for e in b)
-            on_progress(
-                Progress(
-                    step=state.global_step,
-                    steps=steps,
-                    loss=float(logs["loss"]),
-                    learning_rate=float(logs.get("learning_rate", 0.0)),
-                    tokens_per_s=done / max(time.monotonic() - began, 1e-6),
-                )
-            )
-
-    arguments = TrainingArguments(
-        output_dir=str(out_dir / "checkpoints"),
-        # One item of the dataset is one whole batch, so that the order is ours and a resumed run repeats it.
-        per_device_train_batch_size=1,
-        train_sampling_strategy="sequential",
-        num_train_epochs=1,
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(steps * spec.warmup_share),
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_steps=_SAVE_STEPS,
-        save_total_limit=_KEEP,
-        seed=spec.seed,
-        data_seed=spec.seed,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.cuda.is_available(),
-    )
-    trainer = CompletionTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=batches,
-        data_collator=lambda items: collate(items[0], pad),
-        callbacks=[Tell()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def _result(history: list[dict[str, float]], batches: list[list[int]], encoded: list[Encoded]) -> TrainResult:
-    losses = [h["loss"] for h in history if "loss" in h]
-    tenth = max(1, len(losses) // 10)
-    seconds = max((h.get("seconds", 0.0) for h in history), default=0.0)
-    tokens = sum(len(encoded[i].input_ids) for b in batches for i in b)
-    return TrainResult(
-        adapter_dir="",
-        steps=len(batches),
-        examples=len(encoded),
-        dropped=0,
-        tokens=tokens,
-        completion_tokens=sum(encoded[i].completion_tokens for b in batches for i in b),
-        seconds=seconds,
-        tokens_per_s=tokens / max(seconds, 1e-6),
-        loss_first=sum(losses[:tenth]) / tenth,
-        loss_last=sum(losses[-tenth:]) / tenth,
-        parameters=0,
-        dtype="",
-    )
-
-
-def _save_adapter(model: Any, base: str, target: Path) -> None:
-    """Write the adapter beside its place and move it there: it is whole or absent."""
-    part = target.with_name(f".{target.name}.part")
-    for stale in (part, target):
-        shutil.rmtree(stale, ignore_errors=True)
-    model.save_pretrained(str(part), save_embedding_layers=False)
-    (part / "README.md").unlink(missing_ok=True)  # peft's empty model card, with this machine's path in it
-    config = json.loads((part / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = base
-    config["target_modules"] = sorted(config["target_modules"])  # a set there: the same adapter, the same bytes
-    write_whole(part / "adapter_config.json", json.dumps(config, indent=2, sort_keys=True).encode())
-    problem = safetensors_problem(part / WEIGHTS)
-    if problem:
-        raise TrainingFailed(f"the adapter was not written whole ({problem}); check the disk and run again")
-    part.rename(target)
+        return float(torch.cuda.max_memory_allocated() / 2**20)
+    scale = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
 def _keep_freed_memory() -> None:

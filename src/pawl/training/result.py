@@ -52,5 +52,8 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     truncated: int = 0  # longer than max_tokens, cut at the prompt's beginning
     split: int = 0  # longer than max_tokens, learnt in pieces
     stages: tuple[StageResult, ...] = ()
+    notes: tuple[str, ...] = ()
+    validation_before: float | None = None  # mean nats a completion token over validation examples; None without any
+    validation_after: float | None = None
     versions: dict[str, str] = {}  # of what computes: python, torch, transformers, peft, the machine
     peak_mb: float = 0.0

@@ -39,10 +39,10 @@ def prepare_folder(out_dir: Path, key: str) -> TrainResult | None:
             result = msgspec.json.decode((out_dir / "result.json").read_bytes(), type=TrainResult)
         except (OSError, msgspec.DecodeError):
             return None
-        weights = out_dir / "adapter" / WEIGHTS
-        whole = weights.exists() and safetensors_problem(weights) is None
+        weights = [*(out_dir / "adapter").glob("*.safetensors")]
+        whole = bool(weights) and all(safetensors_problem(w) is None for w in weights)
         return msgspec.structs.replace(result, adapter_dir=str(out_dir / "adapter")) if whole else None
-    for stale in ("checkpoints", "adapter"):
+    for stale in ("stages", "adapter", "merged"):
         shutil.rmtree(out_dir / stale, ignore_errors=True)
     (out_dir / "result.json").unlink(missing_ok=True)
     write_whole(mark, key.encode())
