@@ -33,6 +33,7 @@ from pawl.rollout.control import Key
 from pawl.serving import vllm_adapters
 from pawl.settings import Settings
 from pawl.training.result import TrainResult
+from tests.tiny_adapter import make_adapter, tensors
 
 AGENT = "functional-negative"
 
@@ -104,9 +105,7 @@ def place(tmp_path: Path, root: Path, cluster: Cluster) -> Place:
 def candidate(place: Place, better: bool, weights: bytes = b"w") -> Candidate:
     """A candidate as training and judging leave it."""
     made = Candidate(place.settings.home / "candidates" / f"c{weights.hex()}")
-    made.adapter.mkdir(parents=True)
-    (made.adapter / "adapter_config.json").write_text('{"r": 16}')
-    (made.adapter / "adapter_model.safetensors").write_bytes(weights)
+    make_adapter(made.adapter, tensors(sum(weights) / 256))
     example = Example(id="e", messages=[], completion="{}", quality=1.0, source="t", interactions=("i",))
     version = DatasetVersion(agent=AGENT, examples=(example,), sources=("t",))
     path = datasets.save(version, place.settings.datasets_dir)
@@ -257,6 +256,15 @@ def test_files_that_changed_in_the_registry_are_not_loaded(place: Place, cluster
     assert broken.adapter not in cluster.loaded
 
 
+def test_an_unsound_adapter_of_the_registry_goes_nowhere(place: Place, cluster: Cluster, tmp_path: Path) -> None:
+    made = make_adapter(tmp_path / "a", tensors(float("nan")))
+    version = place.registry.register(AGENT, made, {}, {})
+    with pytest.raises(ModelFileError, match="not a number"):
+        promotion.present(place, version)
+    assert version.adapter not in cluster.loaded
+    assert not (place.settings.adapters_dir / version.adapter).exists()
+
+
 def with_other_hash(version: Any) -> Any:
     import msgspec
 
@@ -265,12 +273,16 @@ def with_other_hash(version: Any) -> Any:
 
 def test_names_are_never_reused_and_silence_is_an_error(place: Place, cluster: Cluster, tmp_path: Path) -> None:
     url = place.settings.vllm_url
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
+    make_adapter(tmp_path / "one")
+    make_adapter(tmp_path / "two")
+    (make_adapter(tmp_path / "evil") / "adapter_model.bin").write_bytes(b"pickled")
     assert vllm_adapters.reconcile(url, {"a": str(tmp_path / "one")}) == ["a"]
     assert vllm_adapters.reconcile(url, {"a": str(tmp_path / "one")}) == []
     with pytest.raises(ModelFileError, match="a"):
         vllm_adapters.reconcile(url, {"a": str(tmp_path / "two")})
+    with pytest.raises(ModelFileError, match=r"adapter_model\.bin"):
+        vllm_adapters.reconcile(url, {"c": str(tmp_path / "evil")})
+    assert "c" not in cluster.loaded
     cluster.mute.add("b")
     with pytest.raises((ServerNotUp, ModelFileError)):
         vllm_adapters.reconcile(url, {"b": str(tmp_path / "two")})

@@ -201,10 +201,11 @@ def open_rollout(place: Workplace, request: Request) -> Rollout:
     return saved
 
 
-def present(place: Workplace, version: Version) -> Path:
-    """The version's adapter in its folder on disk, loaded and verified on the cluster under its own name."""
+def fetch(place: Workplace, version: Version) -> Path:
+    """The version's adapter in its folder on this disk; what the registry gives is checked before it gets there."""
     from pawl.errors import ModelFileError
     from pawl.registry.adapter_hash import adapter_sha256
+    from pawl.training.adapter_check import base_at_hand, check_adapter
 
     folder = place.settings.adapters_dir / version.adapter
     if not folder.exists():
@@ -214,13 +215,27 @@ def present(place: Workplace, version: Version) -> Path:
         found = place.registry.download(version, part)
         if adapter_sha256(found) != version.sha256:
             raise ModelFileError(f"{version.adapter}: the registry's files do not have the registered hash; not loaded")
+        check_adapter(found, base_at_hand(place.fleet.base_model, place.settings.models_dir))
         if found != part:
             shutil.copytree(found, folder)
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.rename(folder)
-    vllm_adapters.reconcile(place.settings.vllm_url, {version.adapter: str(folder.resolve())})
     return folder
+
+
+def present(place: Workplace, version: Version) -> Path:
+    """The version's adapter in its folder on disk, loaded and verified on the cluster under its own name."""
+    folder = fetch(place, version)
+    _load(place, {version.adapter: str(folder.resolve())})
+    return folder
+
+
+def _load(place: Workplace, wanted: dict[str, str]) -> None:
+    from pawl.training.adapter_check import base_at_hand
+
+    base = base_at_hand(place.fleet.base_model, place.settings.models_dir)
+    vllm_adapters.reconcile(place.settings.vllm_url, wanted, base)
 
 
 def restore(place: Workplace) -> None:
@@ -232,7 +247,7 @@ def restore(place: Workplace) -> None:
         if arm and arm.kind == "local" and folder and folder.exists():
             wanted[arm.name] = str(folder.resolve())
     if wanted:
-        vllm_adapters.reconcile(place.settings.vllm_url, wanted)
+        _load(place, wanted)
 
 
 def settle(place: Workplace, rollout: Rollout) -> None:

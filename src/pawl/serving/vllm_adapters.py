@@ -7,9 +7,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from pawl.errors import ModelFileError, ServerNotUp
+from pawl.training.adapter_check import check_once
 
 _TRIES = 3
 
@@ -24,17 +26,20 @@ def missing(wanted: Mapping[str, str], present: Collection[str]) -> dict[str, st
     return {name: path for name, path in wanted.items() if name not in present}
 
 
-def reconcile(url: str, wanted: Mapping[str, str]) -> list[str]:
+def reconcile(url: str, wanted: Mapping[str, str], base_dir: Path | None = None) -> list[str]:
     """Make every adapter (name -> folder) answer on the replica; returns the names that had to be loaded.
 
-    ModelFileError where a name already stands for another folder (stale prefixes would be served for it), or where
-    vLLM refuses the files.
+    Files are looked at before vLLM is told of them, once for each folder; with the base model's names and shapes
+    where `base_dir` has them. ModelFileError where they are not sound, where vLLM refuses them, or where a name
+    already stands for another folder (stale prefixes would be served for it).
     """
     present = list_models(url)
     for name, path in wanted.items():
         if name in present and present[name] not in (None, path):
             raise ModelFileError(f"{name} is loaded from {present[name]}, not from {path}; names are never reused")
     loaded = missing(wanted, present)
+    for path in loaded.values():
+        check_once(Path(path), base_dir)
     for name, path in loaded.items():
         _load(url, name, path)
     for name in loaded:
