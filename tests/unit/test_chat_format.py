@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pawl.curation.dataset import Example
 from pawl.errors import ModelFileError
 from pawl.training.batches import schedule
-from pawl.training.chat_format_transformers import IGNORED, ChatFormat, Encoded, collate
+from pawl.training.chat_format_transformers import IGNORED, ChatFormat, Encoded, balanced, collate, fit
 
 WORDS = [
     "<unk>",
@@ -87,8 +87,38 @@ def test_content_in_parts_is_joined(form: ChatFormat) -> None:
 
 def test_longer_examples_are_dropped_and_counted(form: ChatFormat) -> None:
     short, long = example("yes"), example("no " * 30)
-    kept, dropped = form.encode_all([short, long, short], max_tokens=len(form.encode(short).input_ids))
-    assert len(kept) == 2 and dropped == 1
+    found = form.encode_all([short, long, short], max_tokens=len(form.encode(short).input_ids))
+    assert len(found.encoded) == 2 and found.dropped == 1
+
+
+def encoded(prompt: int, completion: int) -> Encoded:
+    ids = list(range(prompt + completion))
+    return Encoded(ids, [IGNORED] * prompt + ids[prompt:])
+
+
+def test_a_long_prompt_loses_its_beginning_and_a_long_answer_is_never_cut() -> None:
+    found = fit([encoded(30, 4), encoded(5, 3), encoded(1, 30), encoded(30, 15)], 16, "truncate")
+    assert (found.truncated, found.dropped) == (1, 2)
+    assert found.encoded[0].input_ids == list(range(18, 34)) and found.encoded[0].labels[-4:] == [30, 31, 32, 33]
+    assert found.encoded[1] == encoded(5, 3)
+
+
+@given(st.integers(1, 60), st.integers(1, 120), st.integers(8, 40))
+def test_an_answer_in_pieces_is_learnt_whole_each_token_once(prompt: int, completion: int, room: int) -> None:
+    whole = encoded(prompt, completion)
+    found = fit([whole], room, "split")
+    assert found.split == (prompt + completion > room) and found.dropped == 0
+    assert all(len(e.input_ids) <= room for e in found.encoded)
+    learnt = [label for e in found.encoded for label in e.labels if label != IGNORED]
+    assert learnt == list(range(prompt, prompt + completion))
+    for e in found.encoded:
+        assert all(label in (IGNORED, token) for token, label in zip(e.input_ids, e.labels, strict=True))
+
+
+def test_weights_are_scaled_to_a_mean_of_one_over_tokens() -> None:
+    rows = [Encoded([1, 2, 3], [IGNORED, 2, 3], 0.2), Encoded([1, 2], [IGNORED, 2], 0.8)]
+    assert [e.weight for e in balanced(rows)] == pytest.approx([0.2 * 3 / 1.2, 0.8 * 3 / 1.2])
+    assert balanced([Encoded([1], [1], 0.0)])[0].weight == 0.0
 
 
 def test_a_base_without_a_chat_template_is_refused(tmp_path: Path) -> None:

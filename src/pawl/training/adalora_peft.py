@@ -124,7 +124,7 @@ def as_lora(model: Any) -> tuple[dict[str, torch.Tensor], int]:
     for name, module in model.named_modules():
         if "default" in getattr(module, "lora_E", {}):
             e, a, b = (getattr(module, f"lora_{k}")["default"].detach().float() for k in "EAB")
-            scale = float(module.scaling["default"]) / (float(module.ranknum["default"]) + 1e-5)
+            scale = float(module.scaling["default"]) / (module.ranknum["default"].item() + 1e-5)
             kept = (e != 0).flatten()
             layers[name] = ((a * e * scale)[kept], b[:, kept])
     rank = max([1, *(len(a) for a, _ in layers.values())])

@@ -1,0 +1,271 @@
+"""Each method of training on a tiny Llama: learnt, saved as what a server loads, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pawl.curation import dataset as datasets
+from pawl.errors import ModelFileError, ResourceError
+from pawl.fleet.training import AdaLoraSpec, TrainingSpec
+from pawl.registry.adapter_hash import adapter_sha256
+from pawl.training import adalora_peft, models_peft
+from pawl.training.chat_format_transformers import IGNORED, Encoded, collate
+from pawl.training.losses_torch import completion_loss, validation_losses
+from pawl.training.peft_trainer import differences, train
+from tests.unit.test_peft_trainer import SPEC, assert_same, make_base, make_dataset
+
+ADALORA = SPEC.model_copy(
+    update={"method": "adalora", "start": "base", "adalora": AdaLoraSpec(initial_rank=6, every=2)}
+)
+BATCH = [Encoded([1, 4, 9, 8, 2], [IGNORED] * 3 + [8, 2]), Encoded([1, 9, 2], [IGNORED, 9, 2])]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data"))
+
+
+def run(data: Path, spec: TrainingSpec, base: Path, out: Path, **more: Any) -> Any:
+    return train(data, spec, base, out, start_adapter=None, on_progress=lambda _: None, **more)
+
+
+def logits(model: Any) -> Any:
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        return model(input_ids=collate(BATCH, 2)["input_ids"]).logits
+
+
+def served(base: Path, adapter: Path | None = None, *, rounded: Any = None) -> Any:
+    """The model as a server has it, computing in float32; its weights rounded to another type before."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=rounded or torch.float32).float()
+    return model if adapter is None else PeftModel.from_pretrained(model, str(adapter))
+
+
+@pytest.mark.parametrize("method", ["rslora", "dora", "adalora", "full"])
+def test_each_method_learns_and_leaves_what_can_be_loaded(method: str, base: Path, data: Path, tmp_path: Path) -> None:
+    spec = {"rslora": SPEC, "adalora": ADALORA}.get(method, SPEC)
+    rate = 3e-3 if method == "full" else SPEC.learning_rate
+    more = {"method": method, "merged": method in ("dora", "full"), "learning_rate": rate}
+    result = run(data, TrainingSpec(**{**spec.model_dump(), **more}), base, tmp_path)
+    assert result.method == method and result.loss_last < result.loss_first * 0.8
+    if method == "full":
+        assert (tmp_path / "adapter" / "model.safetensors").exists()
+        assert result.parameters == sum(p.numel() for p in served(base).parameters())
+    else:
+        config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+        assert config["peft_type"] == "LORA" and config["base_model_name_or_path"] == "tiny"
+        assert config["use_rslora"] is (method == "rslora") and config["use_dora"] is (method == "dora")
+    if more["merged"]:
+        import torch
+
+        one = logits(served(tmp_path / "merged"))
+        two = logits(served(tmp_path / "adapter") if method == "full" else served(base, tmp_path / "adapter"))
+        torch.testing.assert_close(one, two, rtol=0.05, atol=0.05)  # bfloat16's three digits
+        assert (one - logits(served(base))).abs().max() > 0.5
+        assert (tmp_path / "merged" / "tokenizer.json").exists()
+        assert str(tmp_path.parent) not in (tmp_path / "merged" / "config.json").read_text()
+
+
+def test_an_adalora_becomes_a_lora_that_computes_the_same(base: Path, tmp_path: Path) -> None:
+    import torch
+
+    model, _ = models_peft.build(base, ADALORA, None, 20)
+    model.float()
+    torch.manual_seed(3)
+    for name, p in model.named_parameters():
+        if "lora_E" in name:
+            p.data = torch.randn_like(p)
+            p.data[torch.rand(p.shape) < 0.4] = 0  # what the budget took
+        elif "lora_" in name and p.requires_grad:
+            p.data = torch.randn_like(p) * 0.3
+    first = next(p for n, p in model.named_parameters() if "lora_E" in n)
+    first.data.zero_()  # a layer of which nothing is left
+    models_peft.save(model, base, tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    most = max(adalora_peft.Ranks(model).left().values())
+    assert config["r"] == config["lora_alpha"] == most <= 6
+    found = logits(served(base, tmp_path / "adapter", rounded=models_peft.best_dtype()))
+    torch.testing.assert_close(found, logits(model), rtol=1e-4, atol=1e-4)
+    assert (logits(model) - logits(served(base))).abs().max() > 0.1
+
+
+def test_the_phases_of_the_rank_schedule_come_from_the_steps() -> None:
+    spec = AdaLoraSpec(initial_rank=12, start_share=0.1, final_share=0.3, every=10)
+    assert adalora_peft.phases(spec, 200) == (200, 20, 60, 10)
+    assert adalora_peft.phases(spec, 10) == (10, 1, 3, 6)
+    for steps in range(1, 40):
+        total, start, final, every = adalora_peft.phases(spec, steps)
+        assert total == steps and every >= 1 and (steps < 3 or start + final < steps)
+
+
+def test_ranks_end_within_the_budget_and_are_told(base: Path, data: Path, tmp_path: Path) -> None:
+    result = run(data, ADALORA, base, tmp_path)
+    (note,) = [n for n in result.notes if n.startswith("ranks left")]
+    layers = 2 * 7
+    left = int(note.split(",")[1].split()[0])
+    assert 0 < left <= 4 * layers < 6 * layers
+    assert "layers.0.self_attn.q_proj" in note
+
+
+def test_an_adalora_that_was_cut_off_ends_with_the_same_weights(base: Path, data: Path, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    for cut in (13, 27):  # while ranks fall, and after they were settled
+
+        def stop(p: Any, cut: int = cut) -> None:
+            if p.step == cut:
+                raise Stop
+
+        out = tmp_path / str(cut)
+        with pytest.raises(Stop):
+            train(data, ADALORA, base, out, start_adapter=None, on_progress=stop)
+        assert run(data, ADALORA, base, out).resumed_at == cut // 10 * 10
+    run(data, ADALORA, base, tmp_path / "whole")
+    assert_same(tmp_path / "13", tmp_path / "whole")
+    assert_same(tmp_path / "27", tmp_path / "whole")
+
+
+def test_two_runs_give_the_same_adapter_bit_by_bit_or_say_why(base: Path, data: Path, tmp_path: Path) -> None:
+    one, two = run(data, SPEC, base, tmp_path / "1"), run(data, SPEC, base, tmp_path / "2")
+    assert adapter_sha256(tmp_path / "1" / "adapter") == adapter_sha256(tmp_path / "2" / "adapter")
+    assert differences(one, two) == [] and one.versions["torch"]
+    import msgspec
+
+    other = msgspec.structs.replace(two, versions={**two.versions, "threads": "64"})
+    assert differences(one, other) == [f"threads: {one.versions['threads']} and 64"]
+
+
+def test_weights_weigh_by_hand(base: Path) -> None:
+    import torch
+
+    model = served(base)
+    ids = collate(BATCH, 2)["input_ids"]
+    logs = torch.log_softmax(model(input_ids=ids).logits.float(), -1)
+    one = -(logs[0, 2, 8] + logs[0, 3, 2])
+    two = -(logs[1, 0, 9] + logs[1, 1, 2])
+    weighted = [Encoded(BATCH[0].input_ids, BATCH[0].labels, 0.5), Encoded(BATCH[1].input_ids, BATCH[1].labels, 2.0)]
+    torch.testing.assert_close(completion_loss(model, collate(weighted, 2)), (0.5 * one + 2.0 * two) / 4)
+    torch.testing.assert_close(completion_loss(model, collate(BATCH, 2)), (one + two) / 4)
+    found = validation_losses(model, [*weighted, BATCH[1]], pad=2, dtype=torch.float32, batch_size=2)
+    assert found == pytest.approx([float(one) / 2, float(two) / 2, float(two) / 2], rel=1e-4)
+
+
+def test_poor_examples_teach_less(base: Path, tmp_path: Path) -> None:
+    """The same question with two answers: the better one by its quality wins."""
+    from pawl.curation.dataset import DatasetVersion, Example
+
+    def example(n: int, completion: str, quality: float) -> Example:
+        messages = [{"role": "user", "content": "w1"}]
+        return Example(
+            id=f"e{n}", messages=messages, completion=completion, quality=quality, source=f"s{n}", interactions=()
+        )
+
+    rows = [example(n, *(("yes", 1.0) if n % 2 else ("no", 0.1))) for n in range(24)]
+    held = msgspec_split([example(90, "yes", 1.0), example(91, "no", 1.0)])
+    path = datasets.save(DatasetVersion(agent="t", examples=(*rows, *held), sources=()), tmp_path)
+    ends: dict[bool, list[float]] = {}
+    for weighted in (True, False):
+        spec = SPEC.model_copy(update={"weighted": weighted, "epochs": 4})
+        looks: list[tuple[float, list[float]]] = []
+        run(path, spec, base, tmp_path / str(weighted), on_validation=lambda s, x, to=looks: to.append((s, x)))
+        assert [s for s, _ in looks] == [0.0, 1.0]
+        ends[weighted] = sorted(looks[-1][1])
+    assert ends[True][1] - ends[True][0] > 3 * max(0.1, ends[False][1] - ends[False][0])
+
+
+def msgspec_split(rows: list[Any]) -> list[Any]:
+    import msgspec
+
+    return [msgspec.structs.replace(e, split="validation") for e in rows]
+
+
+def test_validation_is_looked_at_on_the_way(base: Path, data: Path, tmp_path: Path) -> None:
+    version = datasets.load(data)
+    held = msgspec_split(list(version.examples[:6]))
+    from pawl.curation.dataset import DatasetVersion
+
+    path = datasets.save(DatasetVersion(agent="t", examples=(*version.examples, *held), sources=()), tmp_path)
+    looks: list[tuple[float, float]] = []
+    result = run(
+        path, SPEC, base, tmp_path / "o", validate_every=0.25,
+        on_validation=lambda share, losses: looks.append((share, sum(losses) / len(losses))),
+    )  # fmt: skip
+    assert [round(s, 2) for s, _ in looks] == [0.0, 0.27, 0.53, 0.8, 1.0]
+    assert looks[-1][1] == result.validation_after < result.validation_before == looks[0][1]
+
+
+def test_a_full_disk_says_so_and_keeps_the_last_checkpoint(base: Path, data: Path, tmp_path: Path) -> None:
+    """A limit on the file's size stands for the disk: the optimiser's state no longer fits."""
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from pawl.errors import ResourceError
+from pawl.fleet.training import TrainingSpec
+from pawl.training.peft_trainer import train
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+data, base, out, spec = sys.argv[1:]
+def shrink(p):
+    if p.step == 15:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+try:
+    train(Path(data), TrainingSpec.model_validate_json(spec), Path(base), Path(out), start_adapter=None,
+          on_progress=shrink)
+except ResourceError as e:
+    print(e)
+"""
+    arguments = [str(data), str(base), str(tmp_path), SPEC.model_dump_json()]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert "the disk filled up" in done.stdout and "continues" in done.stdout
+    assert not (tmp_path / "adapter").exists()
+    result = run(data, SPEC, base, tmp_path)
+    assert result.resumed_at == 10 and result.steps == 30
+
+
+def test_what_does_not_go_together_is_said_at_once() -> None:
+    with pytest.raises(ValidationError, match="merged: true") as found:
+        TrainingSpec.model_validate({"method": "full", "ewc": {}, "start": "base"})
+    assert "ewc and merge work on adapters" in str(found.value) and "start: champion" in str(found.value)
+    with pytest.raises(ValidationError, match="above rank 16"):
+        TrainingSpec.model_validate({"method": "adalora", "start": "base", "adalora": {"initial_rank": 16}})
+    with pytest.raises(ValidationError, match="leave steps"):
+        AdaLoraSpec(start_share=0.6, final_share=0.5)
+
+
+def test_qlora_without_a_gpu_says_what_to_do(base: Path, data: Path, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        result = run(data, SPEC.model_copy(update={"method": "qlora"}), base, tmp_path)
+        assert result.loss_last < result.loss_first
+        return
+    with pytest.raises(ResourceError, match="method: lora"):
+        run(data, SPEC.model_copy(update={"method": "qlora"}), base, tmp_path)
+
+
+def test_a_champion_of_another_kind_is_not_continued(base: Path, data: Path, tmp_path: Path) -> None:
+    first = run(data, SPEC.model_copy(update={"epochs": 0.2}), base, tmp_path / "1")
+    other = SPEC.model_copy(update={"method": "rslora", "alpha": 16})
+    with pytest.raises(ModelFileError, match=r"alpha 8, the spec says 16; rslora False, the spec says True"):
+        train(
+            data, other, base, tmp_path / "2",
+            start_adapter=Path(first.adapter_dir), on_progress=lambda _: None,
+        )  # fmt: skip
