@@ -137,7 +137,7 @@ def test_answers_without_an_outcome_or_with_a_bad_one_are_left_out() -> None:
     said = [outcome(good, 1.0), outcome(bad, 0.66), outcome(unknown, None)]
     version = version_of([good, bad, unknown], said)
     assert [e.completion for e in version.examples] == [good.completion]
-    assert list(version.counts.values())[:3] == [3, 2, 1]
+    assert list(version.counts.values())[:4] == [3, 3, 2, 1]
     assert all(step.why for step in version.steps) and sum(s.dropped for s in version.steps) == 2
 
 

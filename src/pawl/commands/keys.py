@@ -23,6 +23,7 @@ def create(
     name: Annotated[str, typer.Argument(help="whose key it is; approvals carry this name")],
     agent: Annotated[list[str] | None, typer.Option(help="an agent it may call; repeat for more; default: all")] = None,
     privacy: Annotated[str, typer.Option(help="open, local_only or strict: the widest its requests may be")] = "open",
+    learn: Annotated[bool, typer.Option(help="agents may learn from its requests")] = True,
     requests_per_minute: Annotated[float | None, typer.Option(min=0.01)] = None,
     tokens_per_minute: Annotated[float | None, typer.Option(min=0.01)] = None,
     usd_per_day: Annotated[float | None, typer.Option(min=0, help="budget of a UTC day")] = None,
@@ -49,7 +50,7 @@ def create(
         usd_per_month=usd_per_month,
     )
     control = bootstrap.control(settings)
-    key, secret = control.create_key(wanted, name, KeyTerms(agents=agents, privacy=mode, limits=limits))
+    key, secret = control.create_key(wanted, name, KeyTerms(agents=agents, privacy=mode, limits=limits, learn=learn))
     control.audit("key created", name, {"key": key.id, "role": role}, time.time())
     typer.echo(f"{key.id}  {key.role}  {key.name}", err=True)
     typer.echo(secret)

@@ -13,7 +13,9 @@ import duckdb
 import pandas as pd
 
 from pawl.curation.dataset import Step
+from pawl.curation.permission import MODES, sql
 from pawl.fleet.data import DataSpec
+from pawl.fleet.limits import Privacy
 
 WRONG = 0.5  # an answer of lower quality was wrong
 SURELY_WRONG = 0.25  # and one of at most this, which nevertheless stood, was confidently so
@@ -30,6 +32,8 @@ class Candidate(NamedTuple):
     shadow_of: str | None
     named_source: str  # what the client said
     hard: int  # 1: the champion got this prompt wrong, 2: and let it stand
+    privacy: Privacy = "open"
+    granted: bool = False  # a client said that it may be learnt from
 
 
 class Texts(NamedTuple):
@@ -103,36 +107,36 @@ class Candidates:
         """)
 
     def _answer(self) -> None:
-        """Every answer of which anything is known; without its text, but with the digest of its prompt."""
-        self._db.execute("""
+        """Every answer of which anything is known and that may be learnt from; with the digest of its prompt alone."""
+        allowed = " AND ".join(f"NOT ({condition})" for condition in sql(self._spec).values())
+        self._db.execute(f"""
             CREATE TEMP TABLE answers AS
             SELECT i.id, substr(sha256(i.messages), 1, 24) AS prompt, i.at, i.arm_kind, i.role, i.shadow_of,
                 i.fallback, k.quality, i.status = 200 AND NOT i.broken
                     AND coalesce(i.finish_reason, 'stop') = 'stop' AND i.completion <> '' AS usable,
                 coalesce(json_extract_string(i.task, '$.source'), '') AS named_source,
-                hash(i.completion) AS said
+                hash(i.completion) AS said, {_MODE} AS privacy, coalesce(i.consent, '') = 'granted' AS granted
             FROM interactions i LEFT JOIN known k ON k.interaction = i.id
             WHERE (k.quality IS NOT NULL OR i.id IN (SELECT interaction FROM corrections))
-                AND i.messages <> '[]' AND i.id NOT IN (SELECT id FROM interactions_aside)
-        """)
+                AND i.messages <> '[]' AND i.id NOT IN (SELECT id FROM interactions_aside) AND {allowed}
+        """)  # noqa: S608 - our own conditions
 
     def _choose(self) -> None:
         spec = self._spec
-        total = self._count("interactions")
-        self.steps.append(Step("interactions", total, 0, "recorded in the window"))
+        self._permit()
         teachers = ", ".join(f"'{t}'" for t in spec.teachers if t != "bugs") or "''"
         self._db.execute(f"""
             CREATE TEMP TABLE found AS
-            SELECT id, prompt, 'answer' AS kind, quality, "at", shadow_of, named_source FROM answers
+            SELECT id, prompt, 'answer' AS kind, quality, "at", shadow_of, named_source, privacy, granted FROM answers
             WHERE quality IS NOT NULL AND usable AND arm_kind IN ({teachers})
             UNION ALL
-            SELECT a.id, a.prompt, 'correction', least(1.0, c.quality), a.at, NULL, a.named_source
+            SELECT a.id, a.prompt, 'correction', least(1.0, c.quality), a.at, NULL, a.named_source, a.privacy, a.granted
             FROM answers a JOIN corrections c ON c.interaction = a.id
         """)  # noqa: S608 - the spec's own words
         if "bugs" in spec.teachers:
             self._db.execute("""
                 INSERT INTO found
-                SELECT id, substr(sha256(title || chr(10) || text), 1, 24), 'bug', 1.0, "at", NULL, component
+                SELECT id, substr(sha256(title || chr(10) || text), 1, 24), 'bug', 1.0, "at", NULL, component, 0, false
                 FROM (
                     SELECT * FROM observations WHERE kind = 'bug'
                     QUALIFY row_number() OVER (PARTITION BY coalesce(nullif(ref, ''), id) ORDER BY "at" DESC, id) = 1
@@ -161,7 +165,8 @@ class Candidates:
         self._db.execute("""
             CREATE TEMP TABLE chosen AS
             SELECT f.id AS id, f.prompt AS prompt, f.kind AS kind, f.quality AS quality, f."at" AS "at",
-                f.shadow_of AS shadow_of, f.named_source AS named_source, coalesce(h.hard, 0) AS hard
+                f.shadow_of AS shadow_of, f.named_source AS named_source, coalesce(h.hard, 0) AS hard,
+                f.privacy AS privacy, f.granted AS granted
             FROM best LEFT JOIN hard h ON h.prompt = best.prompt
         """)
         self._db.execute("DROP TABLE best")
@@ -169,6 +174,18 @@ class Candidates:
         self.steps.append(
             Step("one a prompt", left, self.steps[-1].left - left, "the same prompt has a better or a newer answer")
         )
+
+    def _permit(self) -> None:
+        """Count what was recorded, and what of it may not be learnt from, by the first reason that holds."""
+        reasons = sql(self._spec)
+        cases = " ".join(f"WHEN {condition} THEN {n}" for n, condition in enumerate(reasons.values()))
+        found = dict(self._db.execute(
+            f"SELECT CASE {cases} ELSE -1 END, count(*) FROM interactions i GROUP BY 1"  # noqa: S608
+        ).fetchall())  # fmt: skip
+        total, left = sum(found.values()), found.get(-1, 0)
+        told = "; ".join(f"{found[n]:,} {why}" for n, why in enumerate(reasons) if n in found)
+        self.steps.append(Step("interactions", total, 0, "recorded in the window"))
+        self.steps.append(Step("may be learnt from", left, total - left, told or "nothing stands against it"))
 
     # -- out
 
@@ -179,7 +196,8 @@ class Candidates:
         """
         found = self._db.sql(
             f"""
-            SELECT c.id, c.prompt, c.kind, c.quality, c.at, c.shadow_of, c.named_source, c.hard, t.messages
+            SELECT c.id, c.prompt, c.kind, c.quality, c.at, c.shadow_of, c.named_source, c.hard, c.privacy, c.granted,
+                t.messages
             FROM chosen c JOIN (
                 SELECT id, messages FROM interactions WHERE id IN (SELECT id FROM chosen WHERE kind <> 'bug')
                 {self._bugs(f"id, {_BUG_MESSAGES}")}
@@ -188,8 +206,9 @@ class Candidates:
             """  # noqa: S608 - our own columns
         )
         for batch in found.to_arrow_reader(rows):
-            columns = [batch.column(n).to_pylist() for n in range(9)]
-            yield [Candidate(*row) for row in zip(*columns[:8], strict=True)], columns[8]
+            *columns, granted, prompts = [batch.column(n).to_pylist() for n in range(11)]
+            columns[8] = [MODES[n] for n in columns[8]]
+            yield [Candidate(*row) for row in zip(*columns, granted, strict=True)], prompts
 
     def texts(self, candidates: Sequence[Candidate]) -> list[Texts]:
         """Prompts and answers of these, in their order."""
@@ -217,7 +236,7 @@ class Candidates:
         """
         gap = self._spec.preference_gap
         names = ("prompt", "origin", "gap", "at", "chosen_id", "rejected_id", "named_source", "messages", "chosen",
-                 "rejected")  # fmt: skip
+                 "rejected", "privacy", "granted")  # fmt: skip
         found = self._db.execute(
             """
             WITH corrected AS (
@@ -244,8 +263,9 @@ class Candidates:
                 UNION ALL SELECT * FROM asked
             ), widest AS (SELECT * FROM one ORDER BY gap DESC, "at" DESC, prompt LIMIT $most)
             SELECT p.prompt, p.origin, p.gap, p.at, p.chosen_id, p.rejected_id, p.named_source, r.messages,
-                CASE WHEN p.origin = 'correction' THEN k.completion ELSE c.completion END, r.completion
-            FROM widest p
+                CASE WHEN p.origin = 'correction' THEN k.completion ELSE c.completion END, r.completion,
+                greatest(x.privacy, y.privacy), x.granted AND y.granted
+            FROM widest p JOIN answers x ON x.id = p.chosen_id JOIN answers y ON y.id = p.rejected_id
             JOIN (SELECT id, messages, completion FROM interactions WHERE id IN (SELECT rejected_id FROM widest)) r
                 ON r.id = p.rejected_id
             JOIN (SELECT id, completion FROM interactions WHERE id IN (SELECT chosen_id FROM widest)) c
@@ -255,7 +275,7 @@ class Candidates:
             """,
             {"gap": gap, "most": most},
         ).fetchall()
-        return [dict(zip(names, row, strict=True)) for row in found]
+        return [{**dict(zip(names, row, strict=True)), "privacy": MODES[row[-2]]} for row in found]
 
     def doubtful(self, ids: Collection[str]) -> set[str]:
         """Of these interactions those that are worse by now than the spec demands, or that a person has corrected."""
@@ -299,3 +319,6 @@ class Candidates:
 
 
 _BUG_MESSAGES = """to_json([{'role': 'user', 'content': title || chr(10) || chr(10) || text}])::VARCHAR AS messages"""
+# Numbers of MODES, the widest first: a column of words would be the widest of its table.
+_WORDS = " ".join(f"WHEN '{mode}' THEN {n}" for n, mode in enumerate(MODES))
+_MODE = f"(CASE coalesce(i.privacy, 'open') {_WORDS} ELSE {len(MODES) - 1} END)::UTINYINT"

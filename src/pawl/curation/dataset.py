@@ -14,6 +14,7 @@ from pawl.curation.readiness import Card
 from pawl.errors import LakeError
 
 Split = Literal["train", "validation", "test"]
+_USUAL = b',"privacy":"open","consent":""}'
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +34,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     scenario: str = ""  # the task's class of it
     weight: float = 1.0  # by age: halves with each half-life
     at: float = 0.0  # epoch seconds of the interaction
+    privacy: str = "open"  # the narrowest of its interactions
+    consent: str = ""  # granted where it was to all of them
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +50,8 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     split: Split
     interactions: tuple[str, ...]
+    privacy: str = "open"  # as an example's
+    consent: str = ""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -61,7 +66,7 @@ class Step(msgspec.Struct, frozen=True):
 class DatasetVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Examples in training order, with what each step dropped."""
 
-    v: int = 2
+    v: int = 3  # before 3 examples do not tell their privacy
     agent: str
     examples: tuple[Example, ...]
     sources: tuple[str, ...]  # of the training split
@@ -95,7 +100,9 @@ class DatasetVersion(msgspec.Struct, frozen=True, kw_only=True):
         """sha256 over the examples' and pairs' content, in order."""
         digest = hashlib.sha256(self.agent.encode())
         for item in (*self.examples, *self.pairs):
-            digest.update(msgspec.json.encode(item, order="deterministic"))
+            # Without the usual terms, so that older versions keep their fingerprints.
+            encoded = msgspec.json.encode(item, order="deterministic")
+            digest.update(encoded[: -len(_USUAL)] + b"}" if encoded.endswith(_USUAL) else encoded)
         return digest.hexdigest()
 
 

@@ -32,6 +32,8 @@ def datasheet(made: DatasetVersion, reports: Sequence[ValidationReport] = ()) ->
         f"| scenario classes | {_listed(classes)} |",
         f"| how they came | {_listed(kinds)}; {sum(e.replayed for e in train):,} replayed |",
         f"| replaced by scrubbing | {_listed(Counter(made.scrubbed))} |",
+        f"| privacy of the interactions | {_listed(_count(made.examples, 'privacy'))} |",
+        f"| consent to learning | {_listed(Counter(e.consent or 'assumed' for e in made.examples))} |",
         f"| licence | {made.licence or 'not stated: data.licence in fleet.yaml'} |",
         "",
         "No source is in two splits. Personal data and secrets were looked for in every text; names and addresses of "

@@ -206,6 +206,9 @@ def _example(e: Entry, messages: list[dict[str, Any]], completion: str, task: Ta
         scenario=task.scenario_of(messages, completion),
         weight=age_weight(c.at, newest, spec.half_life_days),
         at=c.at,
+        # A shadow is recorded with the terms of the request that it shadows.
+        privacy=c.privacy,
+        consent="granted" if c.granted else "",
     )
 
 
@@ -307,6 +310,8 @@ def _pairs(
                 source=source,
                 split=around.side(source),
                 interactions=ids,
+                privacy=row["privacy"],
+                consent="granted" if row["granted"] else "",
             )
         )
     found: Counter[str] = Counter()

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pawl.fleet.base import Spec
+from pawl.fleet.limits import Privacy
 
 
 class QualitySpec(Spec):
@@ -82,7 +83,20 @@ class DataSpec(Spec):
         default=30, ge=0, description="feedback of the window brings older interactions back, up to this age"
     )
     licence: str = Field(default="", description="under which the traffic may be learnt from; on the datasheet")
+    privacy: tuple[Privacy, ...] = Field(
+        default=("open", "local_only", "strict"), min_length=1, description="of the interactions it may learn from"
+    )
+    consent: Literal["assumed", "required"] = Field(
+        default="assumed",
+        description="assumed: learnt from unless a client or its key said no; required: only where a client said yes",
+    )
     scrub_names: bool = Field(default=True, description="names of persons, best effort")
     languages: tuple[str, ...] = Field(default=("en",), description="ISO 639-1; others are warned of")
     requirements: RequirementsSpec = RequirementsSpec()
     seed: int = 17
+
+    @model_validator(mode="after")
+    def _consent_can_be_had(self) -> DataSpec:
+        if self.consent == "required" and "bugs" in self.teachers:
+            raise ValueError("consent: required, but nobody grants consent to a bug report: leave bugs out of teachers")
+        return self

@@ -32,3 +32,4 @@ class KeyTerms(Spec):
     agents: tuple[str, ...] = Field(default=(), description="agents it may call; empty: all")
     privacy: Privacy = "open"
     limits: LimitsSpec = LimitsSpec()
+    learn: bool = Field(default=True, description="agents may learn from its requests")

@@ -139,7 +139,7 @@ class Gateway:
                 asked = reader.completion(body, scope, key, now)
                 form = ChatForm(asked)
             case "/v1/responses":
-                asked = reader.response(_translated(body), scope, key, now)
+                asked = reader.response(_translated(body), scope, key, now, sent=body)
                 form = ResponsesForm(asked, body)
             case _:
                 asked = reader.embedding(body, scope, key, now)

@@ -13,7 +13,7 @@ from pawl.fleet.routing import Complexity, Strategy
 from pawl.fleet.upstream import UpstreamSpec
 from pawl.gateway.routing.complexity import CHARS_A_TOKEN, Features
 from pawl.gateway.routing.policy import Choice
-from pawl.lake.records import Interaction
+from pawl.lake.records import Consent, Interaction
 from pawl.monitoring.economics import price
 from pawl.rollout.route import Arm, Route
 
@@ -43,6 +43,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     complexity: Complexity = "simple"
     strategy: Strategy = "privacy_first"
     privacy: Privacy = "open"
+    consent: Consent = ""
 
 
 class Heard(msgspec.Struct, kw_only=True):
@@ -193,6 +194,7 @@ def interaction(
         strategy=asked.strategy,
         complexity=asked.complexity,
         privacy=asked.privacy,
+        consent=asked.consent,
         messages=said(asked),
         completion=heard.text,
         tool_calls=heard.tool_calls,

@@ -17,6 +17,7 @@ from pawl.curation import regression
 from pawl.curation.candidates_duckdb import Candidates
 from pawl.curation.dataset import DatasetVersion, Example, Split
 from pawl.curation.files import write_whole
+from pawl.curation.permission import MODES, refusal
 from pawl.curation.pool import HeldOut
 from pawl.curation.prepare import Surroundings, contaminated
 from pawl.curation.prepare import prepare as build
@@ -253,7 +254,10 @@ class _Run:
         path = place.settings.datasets_dir / champion.tags["dataset"]
         if not path.exists():
             return []
-        older = [e for e in datasets.load(path).train if e.kind != "variant"]
+        version = datasets.load(path)
+        if version.v < 3 and set(self.spec.privacy) != set(MODES):
+            return []  # its examples do not tell their privacy
+        older = [e for e in version.train if e.kind != "variant" and not refusal(self.spec, e.privacy, e.consent)]
         known = self._recorded(older) - set(self._aside().get("interactions", ()))
         return [e for e in older if all(i in known for i in e.interactions)]
 

@@ -8,6 +8,7 @@ import msgspec
 
 ArmKind = Literal["local", "cloud"]
 FeedbackKind = Literal["outcome", "rating", "accepted", "correction"]
+Consent = Literal["", "granted", "denied"]  # to learning from it; empty: nobody said
 
 
 class Interaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="interaction"):
@@ -35,6 +36,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="record",
     strategy: str = ""
     complexity: str = ""
     privacy: str = "open"
+    consent: Consent = ""
     messages: list[dict[str, Any]]
     completion: str = ""
     tool_calls: list[dict[str, Any]] = []

@@ -30,7 +30,7 @@ NESTED = {"messages", "tool_calls", "task", "detail", "figures", "labels"}
 _NUMBERS = {float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
 _REPEATING = {
     "record", "agent", "arm", "arm_kind", "role", "endpoint", "rollout", "stage", "reason", "strategy", "complexity",
-    "privacy", "key_id", "finish_reason", "kind", "source", "component", "severity",
+    "privacy", "consent", "key_id", "finish_reason", "kind", "source", "component", "severity",
 }  # fmt: skip
 _encoder = msgspec.json.Encoder()
 

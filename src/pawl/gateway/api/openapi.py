@@ -60,6 +60,11 @@ _FEEDBACK: Schema = {"oneOf": [
     _feedback(["accepted", "correction"], _SCORE | {"type": ["number", "null"]}, []),
 ]}  # fmt: skip
 _EVENT: Schema = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+_METADATA: Schema = {
+    "type": "object",
+    "description": "told to the gateway: `id` and `source` of the task, `subject`, `learn`",
+    "properties": {"learn": {"enum": ["yes", "no"], "description": "whether agents may learn from this request"}},
+}
 _STRATEGIES = ["privacy_first", "cost_optimized", "quality_optimized", "latency_optimized", "balanced"]
 # What every answer may be beside its success.
 _FAILURES = {
@@ -73,7 +78,7 @@ _FAILURES = {
 def document(agents: Sequence[str]) -> dict[str, Any]:
     """The document for a fleet with these agents."""
     model: Schema = {"type": "string", "enum": list(agents), "description": "the agent"}
-    common: Schema = {"stream": {"type": "boolean"}, "metadata": {"type": "object"}, "user": {"type": "string"}}
+    common: Schema = {"stream": {"type": "boolean"}, "metadata": _METADATA, "user": {"type": "string"}}
     chat = _body({"model": model, "messages": _MESSAGES, **common}, ["model", "messages"])
     completion = _body(
         {"model": model, "prompt": {"oneOf": [_TEXT, {"type": "array", "minItems": 1}]}, **common}, ["model", "prompt"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+import msgspec
+
 from pawl.fleet.limits import Privacy
 from pawl.fleet.routing import Strategy
 from pawl.fleet.spec import AgentSpec, FleetSpec
+from pawl.gateway.access.consent import consent
 from pawl.gateway.access.privacy import MODES, narrowest
 from pawl.gateway.exchange import Asked, new_id
 from pawl.gateway.routing.complexity import complexity, features
@@ -43,9 +46,11 @@ class Reader:
             raise Refused(400, "`prompt` must be a text or a list of them")
         return self._asked("completions", body, agent, scope, key, at)
 
-    def response(self, body: dict[str, Any], scope: Scope, key: Key, at: float) -> Asked:
-        """A request of the Responses API, translated to a chat completion already."""
-        return self._asked("responses", body, self._agent(body, key), scope, key, at)
+    def response(self, body: dict[str, Any], scope: Scope, key: Key, at: float, sent: dict[str, Any]) -> Asked:
+        """A request of the Responses API, translated to a chat completion already. `sent`: as the client wrote it."""
+        asked = self._asked("responses", body, self._agent(body, key), scope, key, at)
+        # Chat has no word for its `store`: only the client's own body says it.
+        return msgspec.structs.replace(asked, consent=consent(sent, key.terms))
 
     def embedding(self, body: Any, scope: Scope, key: Key, at: float) -> Asked:
         """Texts to embed."""
@@ -71,6 +76,7 @@ class Reader:
             endpoint="embeddings",
             # At least local: no agent's own privacy covers these texts.
             privacy=narrowest(("local_only", self._fleet.gateway.privacy, key.terms.privacy, _privacy(scope))),
+            consent=consent(body, key.terms),
         )
 
     @property
@@ -115,6 +121,7 @@ class Reader:
             complexity=level,
             strategy=_strategy(scope) or agent.routing.strategy,
             privacy=narrowest((self._fleet.gateway.privacy, agent.privacy, key.terms.privacy, _privacy(scope))),
+            consent=consent(body, key.terms),
         )
 
 
