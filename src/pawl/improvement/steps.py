@@ -98,6 +98,7 @@ def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnPr
         )
     candidate.write("training", result)
     candidate.write("losses", losses)
+    candidate.write("spec", spec.model_dump(mode="json"))
     candidate.write(
         "lineage",
         Lineage(

@@ -148,6 +148,9 @@ def _config(spec: TrainingSpec, steps: int) -> Any:
 def _continued(base: Any, base_dir: Path, spec: TrainingSpec, start: Path) -> Any:
     from peft import PeftModel
 
+    from pawl.training.adapter_check import check_adapter
+
+    check_adapter(start, base_dir, hot=False)
     try:
         model = PeftModel.from_pretrained(base, str(start), is_trainable=True)
     except (OSError, ValueError, KeyError, RuntimeError) as e:
