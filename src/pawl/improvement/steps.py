@@ -67,18 +67,24 @@ def start_arm(place: Workplace, spec: TrainingSpec) -> Arm:
 
 
 def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnProgress) -> Candidate:
-    """Train a LoRA on a dataset version; a run that was cut off continues, a finished one is kept."""
+    """Train a LoRA on a dataset version; a run that was cut off continues, a finished one is kept.
+
+    PolicyViolation where a licence, a consent or a privacy class forbids it, before anything is downloaded if it can.
+    """
+    from pawl.improvement.allowed import demand_allowed
     from pawl.improvement.following import followed, told
     from pawl.registry.adapter_hash import adapter_sha256
     from pawl.training.base_model_transformers import base_sha256, prepare_base
     from pawl.training.peft_trainer import train as fit
 
     version = datasets.load(dataset)
+    demand_allowed(place, version)
     start = start_arm(place, spec)
     candidate = place.candidate(version.fingerprint, spec, start.name)
     if candidate.has("lineage"):
         return candidate
     base_dir = prepare_base(place.fleet.base_model.source, place.settings.models_dir)
+    demand_allowed(place, version, base_dir)
     folder = place.settings.adapters_dir / start.name
     losses: list[tuple[int, float]] = []
 

@@ -214,9 +214,9 @@ def _from_hub(source: str, models_dir: Path, tell: OnStage) -> Path:
     # Kept after a broken download: the next attempt continues it.
     part = models_dir / f".{target.name}.part"
     try:
-        snapshot_download(
-            source, local_dir=str(part), allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
-        )
+        # The card (README.md) says the licence.
+        files = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "README.md"]
+        snapshot_download(source, local_dir=str(part), allow_patterns=files)
     except OSError as e:  # huggingface_hub's HTTP errors are OSErrors too
         if e.errno == errno.ENOSPC:
             raise ResourceError(f"the disk filled up while downloading {source}; free space in {models_dir}") from e
