@@ -13,8 +13,8 @@ import pytest
 # module -> what the name of a file that imports it must contain
 VENDORS = {
     "mlflow": ("mlflow",),
-    "torch": ("torch", "transformers", "peft", "vllm"),
-    "transformers": ("transformers", "peft"),
+    "torch": ("torch", "transformers", "peft", "trl", "vllm"),
+    "transformers": ("transformers", "peft", "trl"),
     "peft": ("peft",),
     "trl": ("trl",),
     "optuna": ("optuna",),

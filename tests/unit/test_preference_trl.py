@@ -70,6 +70,7 @@ def run(
     pairs: list[Pair] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     max_tokens: int = 64,
+    half: bool = False,
     **spec: Any,
 ) -> tuple[Any, StageResult]:
     import torch
@@ -84,7 +85,7 @@ def run(
         base_dir=base,
         max_tokens=max_tokens,
         seed=17,
-        dtype=torch.float32,
+        dtype=torch.bfloat16 if half else torch.float32,
         on_progress=on_progress,
     )
     return model, result
@@ -133,6 +134,23 @@ def test_dpo_begins_at_ln_2_because_the_reference_is_the_adapter_it_starts_from(
     assert said[0].loss == pytest.approx(math.log(2), abs=1e-7)
     assert [p.step for p in said] == list(range(1, 25)) and {p.stage for p in said} == {"preferences"}
     assert said[-1].loss < 0.5 and said[-1].tokens_per_s > 0 and said[-1].memory_mb > 0
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_in_bfloat16_too_policy_and_reference_agree_at_the_start(base: Path, tmp_path: Path, full: bool) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.bfloat16, attn_implementation="eager")
+    if not full:
+        model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(p, std=0.1)
+    said: list[Progress] = []
+    run(base, tmp_path, model=model, half=True, epochs=1, on_progress=said.append, learning_rate=1e-3)
+    assert said[0].loss == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_the_loss_is_dpos_against_the_start_and_not_against_the_base(base: Path, tmp_path: Path) -> None:
