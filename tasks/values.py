@@ -69,3 +69,15 @@ class Moved(Value):
     agent: str
     stage: str
     what: str
+
+
+class Searched(Value):
+    """What a search for training settings found; nothing was changed by it."""
+
+    agent: str
+    dataset: str
+    trials: int
+    verdict: str
+    present_loss: float
+    proposed_loss: float
+    proposal: str

@@ -10,6 +10,7 @@ from pawl.fleet.training import TrainingSpec
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.registry.run_log import RunLog, Status, flat, progress_metrics
 from pawl.training.result import Progress
+from pawl.training.search import TrialStopped
 
 
 @contextmanager
@@ -38,13 +39,13 @@ def followed(
 
 @contextmanager
 def ended(run: RunLog) -> Iterator[RunLog]:
-    """Ends the run as the work within ends: finished, failed by an error, or killed by a person's interruption."""
+    """Ends the run as the work within ends: finished, failed by an error, or killed by a person or by a search."""
     status: Status = "FAILED"
     try:
         yield run
         status = "FINISHED"
     except BaseException as e:
-        status = "FAILED" if isinstance(e, Exception) else "KILLED"
+        status = "FAILED" if isinstance(e, Exception) and not isinstance(e, TrialStopped) else "KILLED"
         raise
     finally:
         run.close(status)
