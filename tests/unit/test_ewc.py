@@ -111,7 +111,7 @@ def test_the_penalty_by_hand_and_its_gradient_in_both_forms(base: Path) -> None:
             p += 0.01 * torch.randn_like(p)
             assert made.weights[n].data_ptr() != p.data_ptr()
     by_hand = sum(
-        float((made.fisher[n].double() * (p.double() - made.weights[n].double()) ** 2).sum())
+        float((made.fisher[n].double() * (p.detach().double() - made.weights[n].double()) ** 2).sum())
         for n, p in trained(model).items()
     )
     penalty = made.penalty(model, 5.0)
