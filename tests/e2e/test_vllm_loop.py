@@ -21,7 +21,7 @@ from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion, Example
 from pawl.errors import ModelFileError
 from pawl.fleet.spec import TaskSourceSpec
-from pawl.fleet.training import TrainingSpec
+from pawl.fleet.training import AdaLoraSpec, TrainingSpec
 from pawl.qe import functional_negative as task
 from pawl.qe import reference, sources
 from pawl.serving import vllm_adapters, vllm_process
@@ -141,24 +141,44 @@ def test_adapters_are_loaded_once_under_names_that_never_change(
     assert "empty-v1" not in vllm_adapters.list_models(url)
 
 
-def test_what_is_served_is_what_was_trained(
-    url: str, loaded: dict[str, str], base: Path, adapters: list[Path], examples: tuple[Example, ...]
-) -> None:
+def trained_first(base: Path, adapter: Path, messages: list[dict[str, Any]]) -> tuple[str, float]:
+    """The likeliest first token after training, and its log probability, in float32."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
-    model = PeftModel.from_pretrained(model, str(adapters[0])).eval()
-    tokenizer = AutoTokenizer.from_pretrained(str(base))
-    prompt = torch.tensor([ChatFormat(base).prompt(examples[0].messages)])
+    model = PeftModel.from_pretrained(model, str(adapter)).eval()
     with torch.no_grad():
-        trained = torch.log_softmax(model(prompt).logits[0, -1].float(), -1)
+        logs = torch.log_softmax(model(torch.tensor([ChatFormat(base).prompt(messages)])).logits[0, -1], -1)
+    return AutoTokenizer.from_pretrained(str(base)).convert_ids_to_tokens(int(logs.argmax())), float(logs.max())
+
+
+def test_what_is_served_is_what_was_trained(
+    url: str, loaded: dict[str, str], base: Path, adapters: list[Path], examples: tuple[Example, ...]
+) -> None:
     served = first_token(url, "long-v1", examples[0].messages)
     token, likeliest = max(served.items(), key=lambda kv: kv[1])
-    assert tokenizer.convert_tokens_to_ids(token) == int(trained.argmax())
-    assert abs(likeliest - float(trained.max())) < 0.1
+    assert (token, pytest.approx(likeliest, abs=0.1)) == trained_first(base, adapters[0], examples[0].messages)
     assert far(first_token(url, "base", examples[0].messages), served) > 0.3
+
+
+def test_an_adalora_is_served_as_the_lora_that_it_is(
+    url: str, loaded: dict[str, str], base: Path, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    """Trained with ranks that fall from 8 to 4 on average; vLLM gets the plain LoRA it was turned into."""
+    data = datasets.save(DatasetVersion(agent="e2e", examples=examples, sources=()), tmp_path)
+    spec = TrainingSpec(
+        method="adalora", rank=4, alpha=32, learning_rate=2e-2, batch_size=8, epochs=2, warmup_share=0.0, start="base",
+        adalora=AdaLoraSpec(initial_rank=8, every=1),
+    )  # fmt: skip
+    result = train(data, spec, base, tmp_path / "run", start_adapter=None, on_progress=lambda _: None)
+    assert vllm_adapters.reconcile(url, {**loaded, "ada-v1": result.adapter_dir}) == ["ada-v1"]
+    served = first_token(url, "ada-v1", examples[0].messages)
+    token, likeliest = max(served.items(), key=lambda kv: kv[1])
+    expected, log = trained_first(base, Path(result.adapter_dir), examples[0].messages)
+    assert token == expected and abs(likeliest - log) < 0.1
+    assert far(first_token(url, "base", examples[0].messages), served) > 0.1
 
 
 def test_requests_in_one_batch_get_their_own_weights(

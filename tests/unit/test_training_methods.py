@@ -261,11 +261,23 @@ def test_qlora_without_a_gpu_says_what_to_do(base: Path, data: Path, tmp_path: P
         run(data, SPEC.model_copy(update={"method": "qlora"}), base, tmp_path)
 
 
+def test_a_champion_under_another_scaling_is_continued_as_what_it_computes(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    first = run(data, SPEC, base, tmp_path / "1")
+    other = SPEC.model_copy(update={"method": "rslora", "alpha": 16})
+    model, _ = models_peft.build(base, other, Path(first.adapter_dir), 30)
+    models_peft.save(model, base, tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["use_rslora"] and config["lora_alpha"] == 16
+    one, two = logits(served(base, tmp_path / "adapter")), logits(served(base, Path(first.adapter_dir)))
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+
+
 def test_a_champion_of_another_kind_is_not_continued(base: Path, data: Path, tmp_path: Path) -> None:
     first = run(data, SPEC.model_copy(update={"epochs": 0.2}), base, tmp_path / "1")
-    other = SPEC.model_copy(update={"method": "rslora", "alpha": 16})
-    with pytest.raises(ModelFileError, match=r"alpha 8, the spec says 16; rslora False, the spec says True"):
-        train(
-            data, other, base, tmp_path / "2",
-            start_adapter=Path(first.adapter_dir), on_progress=lambda _: None,
-        )  # fmt: skip
+    dora = SPEC.model_copy(update={"method": "dora", "merged": True})
+    with pytest.raises(ModelFileError, match=r"dora False, the spec says True"):
+        models_peft.build(base, dora, Path(first.adapter_dir), 30)

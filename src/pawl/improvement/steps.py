@@ -10,7 +10,7 @@ import msgspec
 
 from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion
-from pawl.errors import SourceError
+from pawl.errors import SourceError, TrainingFailed
 from pawl.evaluation.report import Comparison, GateDecision
 from pawl.fleet.data import DataSpec
 from pawl.fleet.training import TrainingSpec
@@ -58,12 +58,28 @@ def collect(place: Workplace, since: float | None, until: float | None) -> Windo
 
 
 def start_arm(place: Workplace, spec: TrainingSpec) -> Arm:
-    """What training continues from: the champion's adapter, or the base model."""
-    from pawl.bootstrap import current_route, upstream_arm
+    """What training continues from: a champion's adapter, the agent's own or another's, or the base model."""
+    from pawl.bootstrap import upstream_arm
 
-    champion = current_route(place.fleet, place.control, place.agent).champion
     base = upstream_arm(place.fleet, place.fleet.local_upstream)
-    return champion if spec.start == "champion" and champion.kind == "local" else base
+    champion = base if spec.start == "base" else _champion(place, spec.start)
+    return champion if champion.kind == "local" else base
+
+
+def _champion(place: Workplace, of: str) -> Arm:
+    """`champion` is the agent's own; any other name an agent's."""
+    from pawl.bootstrap import current_route
+
+    agent = place.agent if of == "champion" else place.fleet.agent(of)
+    return current_route(place.fleet, place.control, agent).champion
+
+
+def _merged_with(place: Workplace, spec: TrainingSpec) -> tuple[Path, ...]:
+    """Adapters of the champions that the result is averaged with; none that is no adapter yet."""
+    if spec.merge is None:
+        return ()
+    folders = [place.settings.adapters_dir / _champion(place, other).name for other in spec.merge.others]
+    return tuple(f for f in folders if f.exists())
 
 
 def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnProgress) -> Candidate:
@@ -72,6 +88,7 @@ def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnPr
     PolicyViolation where a licence, a consent or a privacy class forbids it, before anything is downloaded if it can.
     """
     from pawl.improvement.allowed import demand_allowed
+    from pawl.improvement.continuing import earlier_examples
     from pawl.improvement.following import followed, told
     from pawl.registry.adapter_hash import adapter_sha256
     from pawl.training.base_model_transformers import base_sha256, prepare_base
@@ -101,6 +118,9 @@ def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnPr
             candidate.folder / "training",
             start_adapter=folder if folder.exists() else None,
             on_progress=tell,
+            earlier=earlier_examples(place, version, spec.ewc.examples) if spec.ewc else (),
+            texts=place.settings.fleet.resolve().parent,
+            merge_with=_merged_with(place, spec),
         )
     candidate.write("training", result)
     candidate.write("losses", losses)
@@ -131,6 +151,11 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     from pawl.serving import vllm_adapters
 
     lineage = candidate.read("lineage", Lineage)
+    if training_of(candidate).method == "full" or (candidate.folder / "training" / "merged").exists():
+        raise TrainingFailed(
+            f"{candidate.id} is a model of its own, in its folder training/merged: serve that on a replica and name it "
+            "in fleet.yaml as an upstream; adapters that are hot-loaded need method lora, rslora or adalora"
+        )
     version = datasets.load(place.settings.datasets_dir / lineage.dataset)
     # What was held out is what the dataset's own spec held out, whatever fleet.yaml says by now.
     agent = place.agent.model_copy(update={"data": DataSpec.model_validate(version.spec)} if version.spec else {})

@@ -7,6 +7,7 @@ rsLoRA: Kalajdzievski (arXiv 2312.03732). DoRA: Liu et al. (arXiv 2402.09353). A
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,8 +159,8 @@ def _continued(base: Any, base_dir: Path, spec: TrainingSpec, start: Path) -> An
             f"start adapter {start} cannot be loaded on {base_dir.name} ({e}); set training.start: base"
         ) from e
     found = model.peft_config["default"]
-    wanted = {"rank": spec.rank, "alpha": spec.alpha, "rslora": spec.method == "rslora", "dora": spec.method == "dora"}
-    has = {"rank": found.r, "alpha": found.lora_alpha, "rslora": found.use_rslora, "dora": found.use_dora}
+    wanted = {"rank": spec.rank, "dora": spec.method == "dora"}
+    has = {"rank": found.r, "dora": found.use_dora}
     other = [f"{name} {has[name]}, the spec says {wanted[name]}" for name in wanted if has[name] != wanted[name]]
     if other:
         names = ", ".join(o.split()[0] for o in other)
@@ -167,11 +168,23 @@ def _continued(base: Any, base_dir: Path, spec: TrainingSpec, start: Path) -> An
             f"start adapter {start.name} has {'; '.join(other)}: make training's {names} fit it, "
             "or set training.start: base"
         )
+    _rescale(model, spec)
     for module in model.modules():  # dropout is a matter of this run, not of the adapter
         for dropout in getattr(module, "lora_dropout", {}).values():
             if hasattr(dropout, "p"):
                 dropout.p = spec.dropout
     return model
+
+
+def _rescale(model: Any, spec: TrainingSpec) -> None:
+    """The spec's alpha and scaling for an adapter that was trained, or merged, under others: it computes the same."""
+    found = model.peft_config["default"]
+    scaling = spec.alpha / (math.sqrt(spec.rank) if spec.method == "rslora" else spec.rank)
+    for module in model.modules():
+        if "default" in getattr(module, "lora_B", {}) and module.scaling["default"] != scaling:
+            module.lora_B["default"].weight.data *= module.scaling["default"] / scaling
+            module.scaling["default"], module.lora_alpha["default"] = scaling, spec.alpha
+    found.lora_alpha, found.use_rslora = spec.alpha, spec.method == "rslora"
 
 
 def _save_adapter(model: Any, base: str, part: Path) -> None:

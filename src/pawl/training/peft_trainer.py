@@ -33,6 +33,8 @@ from pawl.training.run_folder import prepare_folder, run_key, write_whole
 if TYPE_CHECKING:
     import torch
 
+    from pawl.training.pretraining import Gathered
+
 VALIDATION_EXAMPLES = 64
 # What is trained and two moments of the optimiser in float32, for two checkpoints, the one being written, the result.
 _BYTES_A_PARAMETER = 12 * (2 + 1) + 4
@@ -73,8 +75,8 @@ def train(
     from pawl.training.stage_transformers import full_disk_told
 
     dataset = datasets.load(dataset_path)
-    documents = _documents(spec, texts)
-    key = _key(dataset, spec, base_dir, start_adapter, earlier, documents, merge_with)
+    gathered = _texts(spec, texts)
+    key = _key(dataset, spec, base_dir, start_adapter, earlier, gathered, merge_with)
     finished = prepare_folder(out_dir, key)
     if finished is not None:
         return finished
@@ -93,7 +95,7 @@ def train(
     held = _validation(form, dataset, spec)
     validate = run.validator(held, on_validation, validate_every)
     before = validate(0.0)
-    stages = [*run.pretrain(documents)]
+    stages = [*run.pretrain(gathered)]
     examples = run.examples([[fitted.encoded[i] for i in b] for b in batches], earlier, validate)
     stages += [examples, *run.prefer(dataset, base_dir)]
     after = validate(1.0)
@@ -153,29 +155,32 @@ class _Run:
         self._ranks = Ranks(model) if spec.method == "adalora" else None
         self._pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
 
-    def pretrain(self, documents: list[str]) -> list[StageResult]:
-        """The team's own text, packed; nothing where the spec names none."""
+    def pretrain(self, texts: Gathered | None) -> list[StageResult]:
+        """The team's own text, packed; nothing where the spec names none. Its held-out part tells what it brought."""
         spec = self._spec.pretrain
-        if spec is None or not documents:
+        if spec is None or texts is None:
             return []
-        from pawl.training.pretraining import pack
+        from pawl.training.pretraining_transformers import encoded, perplexity
         from pawl.training.stage_transformers import Optimiser, run_stage
 
-        packed = pack([self._form.text(d) for d in documents], spec.max_tokens, self._form.end[0])
-        items = [Encoded(ids, list(ids)) for ids in packed]
-        order = schedule([len(i) for i in packed], spec.batch_size, spec.epochs, self._spec.seed)
-        how = Optimiser(spec.learning_rate, self._spec.warmup_share, self._spec.seed)
-        return [
-            run_stage(
-                "pretraining",
-                self._model,
-                [[items[i] for i in b] for b in order],
-                how,
-                self._folder / "pretraining",
-                dtype=self._dtype,
-                on_progress=self._on_progress,
-            )
-        ]
+        items = encoded(texts.documents, self._form, spec.max_tokens)
+        held = encoded(texts.held_out, self._form, spec.max_tokens)
+        before = perplexity(self._model, held, pad=self._pad, dtype=self._dtype)
+        order = schedule([len(i.input_ids) for i in items], spec.batch_size, spec.epochs, self._spec.seed)
+        result = run_stage(
+            "pretraining",
+            self._model,
+            [[items[i] for i in b] for b in order],
+            Optimiser(spec.learning_rate, self._spec.warmup_share, self._spec.seed),
+            self._folder / "pretraining",
+            dtype=self._dtype,
+            on_progress=self._on_progress,
+        )
+        after = perplexity(self._model, held, pad=self._pad, dtype=self._dtype)
+        told = (
+            f"perplexity of text held out {before:.1f}, then {after:.1f}" if held else "too few documents to hold out"
+        )
+        return [msgspec.structs.replace(result, note=f"{texts.note}; {told}")]
 
     def examples(
         self, batches: list[list[Encoded]], earlier: Sequence[Example], validate: Callable[[float], list[float]]
@@ -296,12 +301,12 @@ def differences(one: TrainResult, two: TrainResult) -> list[str]:
     return found + [n for r in (one, two) for n in r.notes if "deterministic" in n]
 
 
-def _documents(spec: TrainingSpec, texts: Path | None) -> list[str]:
-    if spec.pretrain is None or texts is None:
-        return []
+def _texts(spec: TrainingSpec, root: Path | None) -> Gathered | None:
+    if spec.pretrain is None or root is None:
+        return None
     from pawl.training.pretraining import gather
 
-    return list(gather(spec.pretrain, texts).documents)
+    return gather(spec.pretrain, root)
 
 
 def _key(
@@ -310,14 +315,14 @@ def _key(
     base_dir: Path,
     start: Path | None,
     earlier: Sequence[Example],
-    documents: list[str],
+    texts: Gathered | None,
     others: Sequence[Path],
 ) -> str:
     """What makes two runs the same."""
     digest = hashlib.sha256(run_key(dataset.fingerprint, spec, base_dir, start).encode())
     if spec.ewc:
         digest.update(msgspec.json.encode([e.id for e in earlier]))
-    for text in documents:
+    for text in texts.documents if texts else ():
         digest.update(hashlib.sha256(text.encode()).digest())
     if spec.merge:
         for other in others:
