@@ -36,8 +36,8 @@ _BYTES_A_PARAMETER = 12 * (
     KEPT_CHECKPOINTS + 1
 )  # the adapter and two moments of the optimiser in float32, in each checkpoint
 _WARMUP = 0.1  # of the steps: the first gradients are those of a few pairs
-# Above so many tokens a step, activations are computed twice instead of held: 4,096 hold about 10 GB for a 135M model.
-_HELD_TOKENS = 4096
+# Above so many tokens a step activations are computed twice instead of held: held, 3 MB a token of a 135M model.
+_HELD_TOKENS = 2048
 
 
 def prefer(
