@@ -73,6 +73,7 @@ def test_what_cannot_continue_an_adapter_begins_with_the_base() -> None:
 def test_trials_train_the_examples_alone() -> None:
     whole = PRESENT.model_copy(update={"pretrain": PretrainSpec(files=("*.md",)), "ewc": EwcSpec()})
     assert trial_spec(whole) == PRESENT
+    assert not trial_spec(TrainingSpec(method="dora", merged=True)).merged
     assert left_out(whole) == ("pretrain", "ewc") and left_out(PRESENT) == ()
 
 

@@ -98,8 +98,8 @@ def with_values(present: TrainingSpec, values: Mapping[str, Any], *, continues: 
 
 def trial_spec(spec: TrainingSpec) -> TrainingSpec:
     """What of a spec a trial trains: the examples alone. What comes before them is the same in all trials; what holds
-    back or follows changes the loss for reasons of its own."""
-    return spec.model_copy(update=dict.fromkeys(_NOT_IN_TRIALS))
+    back or follows changes the loss for reasons of its own. Nothing of a trial is served, so nothing is merged."""
+    return spec.model_copy(update={**dict.fromkeys(_NOT_IN_TRIALS), "merged": False})
 
 
 def left_out(spec: TrainingSpec) -> tuple[str, ...]:
