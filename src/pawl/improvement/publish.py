@@ -10,6 +10,7 @@ import msgspec
 from pawl.bootstrap import upstream_arm
 from pawl.curation.dataset import load
 from pawl.evaluation.report import Comparison, GateDecision, Interval
+from pawl.improvement.continuing import forgotten, judged
 from pawl.improvement.preparing import reports_of
 from pawl.improvement.steps import Lineage, training_of
 from pawl.improvement.workplace import Candidate, Workplace
@@ -105,6 +106,7 @@ def _data(place: Workplace, candidate: Candidate, version: Version | None, rollo
         economics=_economics(place, cloud, seen) if cloud else None,
         distance=_distance(place, cloud, seen, scores) if cloud else None,
         weeks=_weeks(place),
+        forgetting=forgotten(place),
         setbacks=_setbacks(place, seen),
         time_split=_time_split(place),
     )
@@ -159,18 +161,12 @@ def _distance(place: Workplace, cloud: str, seen: list[Interaction], scores: dic
     )
 
 
-def _judged(place: Workplace, number: str) -> Comparison | None:
-    version = place.registry.version(place.agent_name, number)
-    folder = Candidate(place.settings.home / "candidates" / version.tags.get("candidate", "-"))
-    return folder.read("comparison", Comparison) if folder.has("comparison") else None
-
-
 def _weeks(place: Workplace) -> tuple[Week, ...]:
     """The first champion, then every challenger that took over, oldest first."""
     weeks: list[Week] = []
     done = [r for r in reversed(place.control.rollouts(place.agent_name)) if r.stage == "done"]
     for n, rollout in enumerate(done, start=1):
-        comparison = _judged(place, rollout.version)
+        comparison = judged(place, rollout.version)
         if comparison is None:
             continue
         if not weeks:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from pawl.evaluation.forgetting import Forgetting
 from pawl.evaluation.report import Comparison, GateDecision, Interval, ItemResult
 from pawl.monitoring.economics import Economics
 from pawl.rollout.control import Approval, Request
@@ -113,6 +114,7 @@ class LoopReport(msgspec.Struct, frozen=True, kw_only=True):
     economics: Economics | None = None
     distance: Distance | None = None
     weeks: tuple[Week, ...] = ()
+    forgetting: Forgetting | None = None
     setbacks: tuple[Setback, ...] = ()
     time_split: TimeSplit | None = None
     samples: tuple[Sample, ...] | None = None  # None: taken from the comparison

@@ -196,6 +196,12 @@ def _plots(d: LoopReport) -> dict[str, Picture]:
     if len(d.weeks) > 1:
         alt = "; ".join(f"{w.week}: {_interval(w.score)}" for w in d.weeks)
         out["weeks"] = plot.picture(plot.weeks(d.weeks), alt, width=5.2, height=2.3)
+    if (f := d.forgetting) is not None:
+        from pawl.monitoring.heat_map_matplotlib import heat_map
+
+        alt = "; ".join(f"{c.name}: {', '.join(_points(s.mean) for s in c.scores)}" for c in f.classes)
+        height = 0.9 + 0.42 * len(f.classes)
+        out["forgetting"] = plot.picture(heat_map(f), f"Scores week by week. {alt}.", width=5.2, height=height)
     if (t := d.training) is not None and sum(map(math.isfinite, t.losses)) > 1:
         alt = f"Training loss over {t.steps} steps, from {t.losses[0]:.2f} to {t.losses[-1]:.2f}."
         out["loss"] = plot.picture(plot.loss(t.losses), alt, width=5.2, height=2.3)

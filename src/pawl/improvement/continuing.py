@@ -1,0 +1,146 @@
+"""What a model that goes on learning must not lose: earlier examples to hold on to, and what was forgotten."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pawl.curation import dataset as datasets
+from pawl.curation import regression
+from pawl.curation.dataset import DatasetVersion, Example
+from pawl.curation.prepare import prompt_of
+from pawl.errors import SourceError
+from pawl.evaluation.forgetting import Forgetting, forgetting
+from pawl.evaluation.report import Comparison, ItemResult
+from pawl.fleet.data import DataSpec
+from pawl.improvement.held_out import side_of
+from pawl.improvement.workplace import Candidate, Workplace
+from pawl.qe import functional_negative, reference
+from pawl.qe.functional_negative_task import RARE
+from pawl.qe.operation import Operation
+from pawl.qe.task import Task
+from pawl.qe.tasks import task_of
+
+LEAST = 5  # items of a class that has a row of its own
+
+
+def earlier_examples(place: Workplace, version: DatasetVersion, n: int) -> list[Example]:
+    """At most `n` examples of earlier weeks, the same ones each time, spread over datasets and scenario classes.
+
+    From what `version` replays, and from the datasets of all adapters that were promoted: nobody vouches for the data
+    of a refused one. Never of a source that is held out or reserved for the regression suite now, nor one that the
+    lake holds no longer or that is in quarantine; none that `version` itself teaches anew.
+    """
+    agent = place.agent.model_copy(update={"data": DataSpec.model_validate(version.spec)} if version.spec else {})
+    side = side_of(agent)
+    suite = regression.load(place.settings.regression_dir, place.agent_name)
+    barred = {*suite.reserved, *(i.source for i in suite.items)}
+    new = {prompt_of(e) for e in version.train if not e.replayed}
+    pools = [[e for e in version.train if e.replayed]]
+    pools += [list(datasets.load(p).train) for p in _promoted(place, version)]
+    pools = [
+        [e for e in pool if e.kind != "variant" and e.source not in barred and side(e.source) == "train"
+         and prompt_of(e) not in new]
+        for pool in pools
+    ]  # fmt: skip
+    known = _recorded(place, (e for pool in pools for e in pool))
+    return spread([[e for e in pool if known.issuperset(e.interactions)] for pool in pools], n)
+
+
+def spread(pools: Sequence[Sequence[Example]], n: int) -> list[Example]:
+    """At most `n` examples of different prompts, in turns from each pool and scenario class (pure).
+
+    Within one the order is that of a hash, so that it depends on nothing but what is there.
+    """
+    strata: dict[tuple[int, str], deque[Example]] = defaultdict(deque)
+    for number, pool in enumerate(pools):
+        for e in sorted(pool, key=lambda e: hashlib.sha256(e.id.encode()).digest()):
+            strata[number, e.scenario].append(e)
+    ring = deque(strata[key] for key in sorted(strata))
+    seen: set[str] = set()
+    found: list[Example] = []
+    while ring and len(found) < n:
+        queue = ring.popleft()
+        e = queue.popleft()
+        if prompt_of(e) not in seen:
+            seen.add(prompt_of(e))
+            found.append(e)
+        if queue:
+            ring.append(queue)
+    return found
+
+
+def forgotten(place: Workplace) -> Forgetting | None:
+    """The first champion and every challenger that took over, by task class; None before two of them share items."""
+    rollouts = [r for r in reversed(place.control.rollouts(place.agent_name)) if r.stage == "done"]
+    comparisons = [
+        (f"week {n}", c) for n, r in enumerate(rollouts, start=1) if (c := judged(place, r.version)) is not None
+    ]
+    return matrix(comparisons, task_of(place.agent.task), place.agent.evaluation.alpha)
+
+
+def matrix(comparisons: Sequence[tuple[str, Comparison]], task: Task, alpha: float) -> Forgetting | None:
+    """From the comparisons of promoted challengers, oldest first (pure). Whatever was learnt was learnt from the first
+    challenger on, so backward transfer counts from there."""
+    if not comparisons:
+        return None
+    weeks: list[tuple[str, Sequence[ItemResult]]] = [("before", comparisons[0][1].champion.items)]
+    weeks += [(name, c.challenger.items) for name, c in comparisons]
+    classes = {i.item: item_class(task, i) for _, items in weeks for i in items}
+    since = dict.fromkeys({*classes.values(), "other"}, 1)
+    return forgetting(weeks, classes.__getitem__, alpha=alpha, learnt=since, least=LEAST)
+
+
+def item_class(task: Task, item: ItemResult) -> str:
+    """The scenario class of a task itself, whatever a model answered: the rarest rule that its schema lets one break,
+    as curation ranks them; "" for tasks without an oracle."""
+    operation = _operation(item)
+    if operation is None:
+        return ""
+    prompt = functional_negative.messages(operation)
+    found = set()
+    for m in reference.mutations(operation.schema):
+        case = {"name": m.name, "payload": m.payload, "expected_status": 400}
+        found.add(task.scenario_of(prompt, msgspec.json.encode({"test_cases": [case]}).decode()))
+    return next((c for c in (*RARE, "missing", "type") if c in found), "")
+
+
+def judged(place: Workplace, number: str) -> Comparison | None:
+    """The comparison that a registered version was approved on; None where its evidence is not on this machine."""
+    version = place.registry.version(place.agent_name, number)
+    folder = Candidate(place.settings.home / "candidates" / version.tags.get("candidate", "-"))
+    return folder.read("comparison", Comparison) if folder.has("comparison") else None
+
+
+def _operation(item: ItemResult) -> Operation | None:
+    text = item.prompt.removeprefix(functional_negative.SYSTEM).strip()
+    try:
+        return functional_negative.parse_task([{"role": "user", "content": text}])
+    except SourceError:
+        return None
+
+
+def _promoted(place: Workplace, version: DatasetVersion) -> list[Path]:
+    """Dataset files of the adapters that were promoted, newest first, without `version`'s own."""
+    rollouts = place.control.rollouts(place.agent_name)
+    numbers = {r.version for r in rollouts if r.stage == "done"}
+    found = []
+    for v in place.registry.versions(place.agent_name):
+        path = place.settings.datasets_dir / v.tags.get("dataset", "-")
+        own = v.tags.get("dataset_fingerprint") == version.fingerprint
+        if v.number in numbers and not own and path.is_file() and path not in found:
+            found.append(path)
+    return found
+
+
+def _recorded(place: Workplace, examples: Iterable[Example]) -> set[str]:
+    """Of the records that these come from, those that the lake still holds and that are not in quarantine."""
+    ids = {i for e in examples for i in e.interactions}
+    known = set(place.lake.owners(ids))
+    if left := ids - known:
+        known |= left & {o.id for o in place.lake.observations(place.agent_name, None, None)}
+    return known - {q.row for q in place.control.quarantined(place.agent_name) if q.table == "interactions"}
