@@ -4,8 +4,8 @@
 
 Real tasks (negative tests for operations of botocore), the built-in 135M base model, LoRA. Each seed trains twice on
 the same examples in the same order: once after a stage on documents of other operations (method, path, parameter
-schema), once without. Both are measured on the same validation examples, of services that no example is from. `ours` is
-the loss with the stage, `peer` without, in nats a completion token: a ratio below 1 says that the stage helped. The time
+schema), once without. Both are measured on the same validation examples, of services that no example is from.
+`ours` is the loss with the stage, `peer` without, in nats a completion token: below 1 the stage helped. The time
 that the stage takes is printed beside it; the run without it is not given that time.
 """
 
