@@ -41,7 +41,7 @@ def earlier_examples(place: Workplace, version: DatasetVersion, n: int) -> list[
     barred = {*suite.reserved, *(i.source for i in suite.items)}
     new = {prompt_of(e) for e in version.train if not e.replayed}
     pools = [[e for e in version.train if e.replayed]]
-    pools += [list(datasets.load(p).train) for p in _promoted(place, version)]
+    pools += [list(datasets.load(p).train) for p in _promoted(place)]
     pools = [
         [e for e in pool if e.kind != "variant" and e.source not in barred and side(e.source) == "train"
          and prompt_of(e) not in new]
@@ -124,15 +124,14 @@ def _operation(item: ItemResult) -> Operation | None:
         return None
 
 
-def _promoted(place: Workplace, version: DatasetVersion) -> list[Path]:
-    """Dataset files of the adapters that were promoted, newest first, without `version`'s own."""
+def _promoted(place: Workplace) -> list[Path]:
+    """Dataset files of the adapters that were promoted, newest first."""
     rollouts = place.control.rollouts(place.agent_name)
     numbers = {r.version for r in rollouts if r.stage == "done"}
     found = []
     for v in place.registry.versions(place.agent_name):
         path = place.settings.datasets_dir / v.tags.get("dataset", "-")
-        own = v.tags.get("dataset_fingerprint") == version.fingerprint
-        if v.number in numbers and not own and path.is_file() and path not in found:
+        if v.number in numbers and path.is_file() and path not in found:
             found.append(path)
     return found
 
