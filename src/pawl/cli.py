@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pawl import __version__, bootstrap
-from pawl.commands import audit, dataset, keys, lake, quarantine, review, rollouts, search
+from pawl.commands import adapter, audit, dataset, export, keys, lake, quarantine, review, rollouts, search, training
 from pawl.commands.acting_key import acting_key
 from pawl.errors import ApprovalInvalid, PawlError
 from pawl.settings import Settings
@@ -26,6 +26,9 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(review.app, name="review")
 lake.app.command("quarantine")(quarantine.quarantine)
 app.command("search")(search.search)
+app.command("plan-training")(training.plan_training)
+app.add_typer(adapter.app, name="adapter")
+app.command("export")(export.export)
 app.command("import")(lake.take_in)
 app.command("erase")(lake.erase)
 
