@@ -264,3 +264,27 @@ def test_the_base_is_found_where_it_is_and_never_made(base: Path, tmp_path: Path
     assert check.base_at_hand(BaseModelSpec(source=str(base)), models) == base
     (models / "org--model").mkdir(parents=True)
     assert check.base_at_hand(BaseModelSpec(source="org/model"), models) == models / "org--model"
+
+
+@pytest.mark.parametrize("method", ["lora", "rslora", "adalora", "dora"])
+def test_what_training_writes_passes(tmp_path: Path, method: str) -> None:
+    from pawl.fleet.training import TrainingSpec
+    from pawl.training.peft_trainer import train
+    from tests.unit.test_peft_trainer import SPEC, make_base, make_dataset
+
+    folder = make_base(tmp_path / "tiny")
+    how = {"method": method, "merged": method == "dora", "start": "base", "epochs": 0.5}
+    spec = TrainingSpec.model_validate({**SPEC.model_dump(), **how})
+    train(make_dataset(tmp_path), spec, folder, tmp_path / "out", start_adapter=None, on_progress=lambda _: None)
+    adapter = tmp_path / "out" / "adapter"
+    assert check.check_adapter(adapter, folder, hot=False).layers == 14
+    if method == "dora":
+        with pytest.raises(ModelFileError, match="vLLM cannot load DoRA"):
+            check.check_adapter(adapter, folder)
+    else:
+        check.check_adapter(adapter, folder)
+    # By the architecture alone, as for weights whose headers do not show the layers.
+    from pawl.training.linear_layers_transformers import architecture_layers
+
+    by_name = {k: v for k, v in architecture_layers(folder).items() if k != "lm_head"}
+    assert by_name == linear_layers(folder)
