@@ -1,7 +1,7 @@
 """A small base model made for a benchmark: its own tokenizer, trained from nothing on answers of another kind.
 
-It knows the form of prompts and answers, and none of the weeks' tasks. On the 135M model the same sequence takes an
-hour on two busy cores.
+It knows the form of prompts and answers, and none of the weeks' tasks. On the 135M model the same sequences take
+hours on two busy cores.
 """
 
 from __future__ import annotations
