@@ -57,7 +57,7 @@ class PreferenceSpec(Spec):
 class EwcSpec(Spec):
     """Elastic weight consolidation around the champion (Kirkpatrick et al., arXiv 1612.00796, equation 3)."""
 
-    strength: float = Field(default=1.0, gt=0, description="lambda, in units of the mean Fisher information")
+    strength: float = Field(default=0.1, gt=0, description="lambda, in units of the mean Fisher information")
     examples: int = Field(default=64, ge=1, description="earlier ones, for the Fisher diagonal")
 
 

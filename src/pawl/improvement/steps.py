@@ -106,7 +106,8 @@ def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnPr
     losses: list[tuple[int, float]] = []
 
     def tell(p: Progress) -> None:
-        losses.append((p.step, p.loss))
+        if p.stage == "examples":
+            losses.append((p.step, p.loss))
         follow(p)
         on_progress("training", p.step, p.steps, told(p))
 
