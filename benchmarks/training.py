@@ -28,7 +28,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.claims import Claim, table
+from benchmarks.claims import Claim, rates, table
 
 MODELS = Path(".bench/models")
 RANK, ALPHA, RATE, BATCH, SEED, MAX_TOKENS = 16, 32, 1e-3, 8, 17, 640
@@ -202,18 +202,7 @@ def _pair(name: str, runs: dict[str, list[dict[str, float]]], peer: str) -> list
         (f"{name}: validation loss", "loss", "nats a completion token"),
         (f"{name}: peak memory", "peak_mb", "MB"),
     ):
-        pairs = [(a[what], b[what]) for a, b in zip(runs["ours"], runs[peer], strict=True)]
-        ratios = [a / b for a, b in pairs]
-        found.append(
-            Claim(
-                claim,
-                ours=statistics.median(a for a, _ in pairs),
-                peer=statistics.median(b for _, b in pairs),
-                ratio=statistics.median(ratios),
-                spread=(min(ratios), max(ratios)),
-                unit=unit,
-            )
-        )
+        found.append(rates(claim, [(a[what], b[what]) for a, b in zip(runs["ours"], runs[peer], strict=True)], unit))
     return found
 
 

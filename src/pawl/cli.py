@@ -74,6 +74,30 @@ def prepare_base() -> None:
     typer.echo(prepare(bootstrap.fleet(settings).base_model.source, settings.models_dir))
 
 
+@app.command("base-quality")
+def base_quality(
+    agent: Agent,
+    dataset_name: Annotated[
+        str, typer.Option("--dataset", help="as `pawl dataset list` has it; default: the agent's newest")
+    ] = "",
+) -> None:
+    """Measure what quantising cost the base model, on a dataset's validation split; kept, and demanded by training."""
+    from pawl.improvement.base_quality import measure_base
+    from pawl.improvement.planning import dataset_for
+    from pawl.improvement.workplace import Workplace
+
+    settings = Settings()
+    place = Workplace(settings, bootstrap.fleet(settings).agent(agent).name)
+    found = measure_base(place, dataset_for(place, dataset_name))
+    if found is None:
+        typer.echo("the base model is not quantised: nothing to measure")
+        return
+    typer.echo(
+        f"{found.method}: loss {found.loss:.4f} nats a token, unquantised {found.reference_loss:.4f}; it costs "
+        f"{found.lost.mean:.4f} [{found.lost.lower:.4f}, {found.lost.upper:.4f}] on {found.examples} examples"
+    )
+
+
 @fleet_app.command("check")
 def fleet_check() -> None:
     """Read fleet.yaml; report every problem at once, with its line."""

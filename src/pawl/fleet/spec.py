@@ -22,6 +22,12 @@ class BaseModelSpec(Spec):
     served_name: str = Field(default="base", description="its model name on the serving cluster")
     max_model_len: int = Field(default=1024, ge=128)
     licence: str = Field(default="", description="SPDX id; not given: as its files say, or as is known of its name")
+    unquantised: str | None = Field(
+        default=None, description="the model that a quantised one (GPTQ, AWQ, compressed-tensors) was made from"
+    )
+    max_quality_loss: float = Field(
+        default=0.05, ge=0, description="nats a token that quantising may cost; `pawl base-quality` measures it"
+    )
 
 
 class TaskSourceSpec(Spec):

@@ -88,6 +88,7 @@ def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnPr
     PolicyViolation where a licence, a consent or a privacy class forbids it, before anything is downloaded if it can.
     """
     from pawl.improvement.allowed import demand_allowed
+    from pawl.improvement.base_quality import demand_measured
     from pawl.improvement.continuing import earlier_examples
     from pawl.improvement.following import followed, told
     from pawl.registry.adapter_hash import adapter_sha256
@@ -102,6 +103,7 @@ def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnPr
         return candidate
     base_dir = prepare_base(place.fleet.base_model.source, place.settings.models_dir)
     demand_allowed(place, version, base_dir)
+    demand_measured(place, base_dir)
     folder = place.settings.adapters_dir / start.name
     losses: list[tuple[int, float]] = []
 

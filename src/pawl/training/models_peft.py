@@ -90,16 +90,14 @@ def merged(model: Any, base_dir: Path, target: Path) -> None:
 
 def _base(base_dir: Path, spec: TrainingSpec, dtype: torch.dtype) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
+
+    from pawl.training.quantised_base_transformers import load_base
 
     # On CPU plain attention on short sequences beats the fused kernel, whose backward pass is slow in bfloat16.
     how: dict[str, Any] = {"attn_implementation": "sdpa" if torch.cuda.is_available() else "eager"}
     if spec.method == "qlora":
         how["quantization_config"] = _four_bits()
-    try:
-        base = AutoModelForCausalLM.from_pretrained(str(base_dir), dtype=dtype, **how)
-    except (OSError, ValueError, KeyError, ImportError) as e:
-        raise ModelFileError(f"base model in {base_dir.name} cannot be loaded ({e}); prepare it again") from e
+    base = load_base(base_dir, dtype, **how)
     if spec.method == "qlora":
         from peft import prepare_model_for_kbit_training
 
