@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -281,3 +282,29 @@ def test_a_champion_of_another_kind_is_not_continued(base: Path, data: Path, tmp
     dora = SPEC.model_copy(update={"method": "dora", "merged": True})
     with pytest.raises(ModelFileError, match=r"dora False, the spec says True"):
         models_peft.build(base, dora, Path(first.adapter_dir), 30)
+
+
+def test_two_processes_train_one_adapter_together(base: Path, data: Path, tmp_path: Path) -> None:
+    """Started by torchrun, as on several GPUs; each takes every other batch."""
+    script = tmp_path / "script.py"
+    script.write_text("""
+import sys
+from pathlib import Path
+from pawl.fleet.training import TrainingSpec
+from pawl.training.peft_trainer import train
+data, base, out, spec = sys.argv[1:]
+result = train(Path(data), TrainingSpec.model_validate_json(spec), Path(base), Path(out), start_adapter=None,
+               on_progress=lambda _: None)
+again = train(Path(data), TrainingSpec.model_validate_json(spec), Path(base), Path(out), start_adapter=None,
+              on_progress=lambda _: sys.exit("a finished run is not repeated"))
+assert again.steps == result.steps == 15, result
+""")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    arguments = [str(script), str(data), str(base), str(tmp_path / "run"), SPEC.model_dump_json()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["loss_last"] < result["loss_first"] * 0.7 and "2 processes" in result["notes"][0]
+    assert (logits(served(base, tmp_path / "run" / "adapter")) - logits(served(base))).abs().max() > 0.5
+    assert not (tmp_path / "run" / "stages").exists()

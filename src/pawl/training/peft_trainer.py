@@ -22,7 +22,7 @@ import msgspec
 
 from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion, Example
-from pawl.errors import NotEnoughData
+from pawl.errors import NotEnoughData, ResourceError
 from pawl.fleet.training import TrainingSpec
 from pawl.training.base_model_transformers import need_disk
 from pawl.training.batches import schedule
@@ -72,12 +72,16 @@ def train(
     method that this machine cannot run), LakeError (unreadable dataset), TrainingFailed (loss not a number).
     """
     from pawl.training import models_peft as models
-    from pawl.training.stage_transformers import full_disk_told
+    from pawl.training.stage_transformers import full_disk_told, processes
 
+    crew = processes()
+    if crew.num_processes > 1 and spec.preference:
+        raise ResourceError("the stage of preferences runs in one process: start one, or leave training.preference out")
     dataset = datasets.load(dataset_path)
     gathered = _texts(spec, texts)
     key = _key(dataset, spec, base_dir, start_adapter, earlier, gathered, merge_with)
-    finished = prepare_folder(out_dir, key)
+    with crew.main_process_first():  # it clears the folder of another run's files, the others find it cleared
+        finished = prepare_folder(out_dir, key)
     if finished is not None:
         return finished
     form = ChatFormat(base_dir)
@@ -100,6 +104,12 @@ def train(
     stages += [examples, *run.prefer(dataset, base_dir)]
     after = validate(1.0)
     notes = run.notes()
+    if crew.num_processes > 1:
+        notes.append(f"{crew.num_processes} processes: sums in another order differ in their last bits")
+        model = run.rebuilt(model, base_dir, start_adapter, len(batches))
+    if not crew.is_main_process:
+        crew.wait_for_everyone()
+        return _kept(out_dir)
     with full_disk_told(out_dir):
         models.save(model, base_dir, out_dir / "adapter")
         if spec.merge and merge_with:
@@ -132,6 +142,7 @@ def train(
             peak_mb=_peak_mb(),
         )
         write_whole(out_dir / "result.json", msgspec.json.encode(result))
+    crew.wait_for_everyone()
     run.clear()
     return result
 
@@ -257,6 +268,17 @@ class _Run:
         named = ", ".join(f"{layer} {rank}" for layer, rank in left.items())
         return [f"ranks left, {sum(left.values())} in all: {named}"]
 
+    def rebuilt(self, model: Any, base_dir: Path, start_adapter: Path | None, steps: int) -> Any:
+        """What several processes trained, perhaps in shards, as one model of the leading process."""
+        from pawl.training import models_peft as models
+        from pawl.training.stage_transformers import load_trained, processes
+
+        if not processes().is_main_process:
+            return model
+        whole, _ = models.build(base_dir, self._spec, start_adapter, steps)
+        load_trained(whole, self._folder / "examples" / "done.safetensors")
+        return whole
+
     def clear(self) -> None:
         """Nothing of the stages is needed once the result is whole."""
         import shutil
@@ -272,6 +294,10 @@ class _Run:
         fitted = self._form.encode_all(earlier[: ewc.examples], self._spec.max_tokens, self._spec.long)
         anchor = kept_anchor(self._folder / "anchor.safetensors", self._model, fitted.encoded, dtype=self._dtype)
         return lambda model: anchor.add_gradients(model, ewc.strength)
+
+
+def _kept(out_dir: Path) -> TrainResult:
+    return msgspec.json.decode((out_dir / "result.json").read_bytes(), type=TrainResult)
 
 
 def versions() -> dict[str, str]:

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import psutil
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from pawl.errors import ResourceError, TrainingFailed
@@ -82,24 +84,50 @@ def run_stage(
     kept = _finished(folder, model)
     if kept is not None:
         return kept
+    crew = processes()
     trainer = _trainer(name, model, batches, how, folder, dtype, on_progress, terms, adaptive, at_step)
     last = last_checkpoint(folder / "checkpoints")
     with full_disk_told(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         result = _result(name, trainer.state.log_history, batches, int(last.name.rpartition("-")[2]) if last else 0)
-        save_file(trainable(model), str(folder / ".done.part"))
-        (folder / ".done.part").replace(folder / "done.safetensors")
-        if adaptive is not None:
-            adaptive.save(folder)
-        write_whole(folder / "stage.json", msgspec.json.encode(result))
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        found = trainable(model)
+        if crew.is_main_process:
+            save_file(found, str(folder / ".done.part"))
+            (folder / ".done.part").replace(folder / "done.safetensors")
+            if adaptive is not None:
+                adaptive.save(folder)
+            write_whole(folder / "stage.json", msgspec.json.encode(result))
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    crew.wait_for_everyone()
     return result
 
 
+def processes() -> PartialState:
+    """The processes that train together (torchrun, accelerate launch): one, where nothing started more."""
+    return PartialState() if torch.cuda.is_available() else PartialState(cpu=True)
+
+
 def trainable(model: Any) -> dict[str, torch.Tensor]:
-    """Name -> what is trained, on the CPU."""
-    return {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    """Name -> what is trained, on the CPU, whole: where it is sharded every process must ask."""
+    found = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    whole = {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in found.items()}
+    return {_plain(n): p.cpu().contiguous() for n, p in whole.items()}
+
+
+def load_trained(model: Any, path: Path) -> None:
+    """Put what `trainable` gave, and was saved, into a model of the same shape."""
+    found = load_file(str(path))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                kept = found[_plain(name)].to(p.device)
+                p.copy_(distribute_tensor(kept, p.device_mesh, p.placements) if isinstance(p, DTensor) else kept)
+
+
+def _plain(name: str) -> str:
+    """A parameter's name without what wrappers put into it."""
+    return name.removeprefix("module.").replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", "")
 
 
 @contextlib.contextmanager
@@ -123,18 +151,10 @@ def full_disk_told(folder: Path) -> Iterator[None]:
 def _finished(folder: Path, model: Any) -> StageResult | None:
     try:
         result = msgspec.json.decode((folder / "stage.json").read_bytes(), type=StageResult)
-        _load(model, folder / "done.safetensors")
+        load_trained(model, folder / "done.safetensors")
     except (OSError, msgspec.MsgspecError, SafetensorError):
         return None
     return result
-
-
-def _load(model: Any, path: Path) -> None:
-    found = load_file(str(path))
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if p.requires_grad:
-                p.copy_(found[name])
 
 
 def _trainer(
@@ -149,7 +169,8 @@ def _trainer(
     adaptive: Adaptive | None,
     at_step: Callable[[int, int], None] | None,
 ) -> Any:
-    steps = len(batches)
+    together = processes().num_processes  # each takes every so-manieth batch; a step is one of each
+    steps = math.ceil(len(batches) / together)
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
     began = time.monotonic()
     seen_before = 0.0
@@ -204,12 +225,17 @@ def _trainer(
             place = Path(output_dir or self.args.output_dir)
             place.mkdir(parents=True, exist_ok=True)
             if self.args.should_save:
-                save_file(trainable(self.accelerator.unwrap_model(self.model)), str(place / WEIGHTS))
+                # Sharded weights come gathered in `state_dict`.
+                inner = self.accelerator.unwrap_model(self.model)
+                names = {_plain(n) for n, p in inner.named_parameters() if p.requires_grad}
+                given = {_plain(n): t.cpu().contiguous() for n, t in (state_dict or {}).items()}
+                found = {n: given[n] for n in names} if names <= given.keys() else trainable(inner)
+                save_file(found, str(place / WEIGHTS))
                 if adaptive is not None:
                     adaptive.save(place)
 
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-            _load(self.model if model is None else model, Path(resume_from_checkpoint) / WEIGHTS)
+            load_trained(self.model if model is None else model, Path(resume_from_checkpoint) / WEIGHTS)
             if adaptive is not None:
                 adaptive.load(Path(resume_from_checkpoint))
 
@@ -234,7 +260,7 @@ def _trainer(
                 return
             # Nothing that was already computed before an interruption counts into the speed.
             first = min((h["step"] for h in state.log_history if h.get("seconds", 0.0) > seen_before), default=1) - 1
-            done = sum(len(e.input_ids) for b in batches[first : state.global_step] for e in b)
+            done = sum(len(e.input_ids) for b in batches[first * together : state.global_step * together] for e in b)
             on_progress(
                 Progress(
                     step=state.global_step,
@@ -301,7 +327,7 @@ def _result(
     tenth = max(1, len(losses) // 10)
     return StageResult(
         name=name,
-        steps=len(batches),
+        steps=math.ceil(len(batches) / processes().num_processes),
         items=sum(len(b) for b in batches),
         tokens=sum(len(e.input_ids) for b in batches for e in b),
         seconds=max((h.get("seconds", 0.0) for h in history), default=0.0),
