@@ -13,13 +13,16 @@ import pytest
 from pydantic import ValidationError
 
 from pawl.curation import dataset as datasets
+from pawl.curation.dataset import DatasetVersion, Pair
 from pawl.errors import ModelFileError, ResourceError
 from pawl.fleet.training import AdaLoraSpec, TrainingSpec
 from pawl.registry.adapter_hash import adapter_sha256
 from pawl.training import adalora_peft, models_peft
 from pawl.training.chat_format_transformers import IGNORED, Encoded, collate
 from pawl.training.losses_torch import completion_loss, validation_losses
-from pawl.training.peft_trainer import differences, train
+from pawl.training.peft_trainer import train
+from pawl.training.result import Progress
+from pawl.training.versions_torch import differences
 from tests.unit.test_peft_trainer import SPEC, assert_same, make_base, make_dataset
 
 ADALORA = SPEC.model_copy(
@@ -172,7 +175,7 @@ def test_weights_weigh_by_hand(base: Path) -> None:
 
 def test_poor_examples_teach_less(base: Path, tmp_path: Path) -> None:
     """The same question with two answers: the better one by its quality wins."""
-    from pawl.curation.dataset import DatasetVersion, Example
+    from pawl.curation.dataset import Example
 
     def example(n: int, completion: str, quality: float) -> Example:
         messages = [{"role": "user", "content": "w1"}]
@@ -202,8 +205,6 @@ def msgspec_split(rows: list[Any]) -> list[Any]:
 def test_validation_is_looked_at_on_the_way(base: Path, data: Path, tmp_path: Path) -> None:
     version = datasets.load(data)
     held = msgspec_split(list(version.examples[:6]))
-    from pawl.curation.dataset import DatasetVersion
-
     path = datasets.save(DatasetVersion(agent="t", examples=(*version.examples, *held), sources=()), tmp_path)
     looks: list[tuple[float, float]] = []
     result = run(
@@ -308,3 +309,76 @@ assert again.steps == result.steps == 15, result
     assert result["loss_last"] < result["loss_first"] * 0.7 and "2 processes" in result["notes"][0]
     assert (logits(served(base, tmp_path / "run" / "adapter")) - logits(served(base))).abs().max() > 0.5
     assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_all_stages_one_after_the_other_and_an_average_at_the_end(base: Path, data: Path, tmp_path: Path) -> None:
+    """Text, examples, preferences, then merged with the champion that it held on to; cut off in the last stage."""
+    champion = run(data, SPEC, base, tmp_path / "champion")
+    (tmp_path / "texts").mkdir()
+    for n in range(24):
+        (tmp_path / "texts" / f"{n}.md").write_text(" ".join(f"w{(n + k) % 54}" for k in range(60)))
+    version = datasets.load(data)
+    pairs = tuple(
+        Pair(
+            id=f"p{n}", messages=e.messages, chosen=e.completion, rejected="w1 w2", gap=1.0, origin="correction",
+            source=e.source, split="train", interactions=(),
+        )
+        for n, e in enumerate(version.examples)
+    )  # fmt: skip
+    both = datasets.save(DatasetVersion(agent="t", examples=version.examples, sources=(), pairs=pairs), tmp_path)
+    spec = TrainingSpec.model_validate(
+        {
+            **SPEC.model_dump(),
+            "learning_rate": 1e-3,
+            "pretrain": {"files": ["*.md"], "max_tokens": 64},
+            "preference": {"min_pairs": 10, "learning_rate": 1e-3},
+            "ewc": {"strength": 0.1, "examples": 8},
+            "merge": {"weight": 0.5},
+        }
+    )
+    more = {
+        "start_adapter": Path(champion.adapter_dir),
+        "earlier": version.examples[:8],
+        "texts": tmp_path / "texts",
+        "merge_with": [Path(champion.adapter_dir)],
+    }
+    seen: list[str] = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(p: Progress) -> None:
+        seen.append(p.stage)
+        if p.stage == "preferences":
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(both, spec, base, tmp_path / "run", on_progress=stop, **more)
+    assert list(dict.fromkeys(seen)) == ["pretraining", "examples", "preferences"]
+    seen.clear()
+    result = train(both, spec, base, tmp_path / "run", on_progress=lambda p: seen.append(p.stage), **more)
+    assert set(seen) == {"preferences"}, "what was finished is not done again"
+    assert [s.name for s in result.stages] == ["pretraining", "examples", "preferences"]
+    assert "1 held out" in result.stages[0].note and "perplexity" in result.stages[0].note
+    assert any(n.startswith("merged (linear): 0.50 adapter, 0.50 adapter") for n in result.notes)
+    assert (logits(served(base, tmp_path / "run" / "adapter")) - logits(served(base))).abs().max() > 0.5
+
+
+def test_what_earlier_answers_depend_on_stays_where_it_was(base: Path, data: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    champion = run(data, SPEC, base, tmp_path / "champion")
+    start = Path(champion.adapter_dir)
+    version = datasets.load(data)
+    moved = []
+    for n, strength in enumerate((None, 0.1, 1000.0)):
+        ewc = {"strength": strength, "examples": 20} if strength else None
+        spec = TrainingSpec.model_validate({**SPEC.model_dump(), "seed": 3, "epochs": 0.5, "ewc": ewc})
+        train(
+            data, spec, base, tmp_path / str(n),
+            start_adapter=start, on_progress=lambda _: None, earlier=version.examples[:20],
+        )  # fmt: skip
+        one, two = (load_file(f / "adapter_model.safetensors") for f in (start, tmp_path / str(n) / "adapter"))
+        moved.append(float(torch.stack([(one[k] - two[k]).pow(2).sum() for k in one]).sum()))
+    assert moved[0] > moved[1] > moved[2] > 0
