@@ -13,9 +13,9 @@ import orjson
 
 from pawl.curation.dataset import Example
 from pawl.curation.split import side
-from pawl.qe import functional_negative as task
-from pawl.qe import reference
-from pawl.qe.botocore_source import operations
+from pawl.qe.functional_negative import oracle as task
+from pawl.qe.functional_negative import reference
+from pawl.qe.operations.botocore_source import operations
 
 WEEKS = ("range", "enum", "pattern")
 GENERAL = "general"

@@ -16,7 +16,7 @@ import msgspec
 from pawl.fleet.spec import TaskSourceSpec
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Feedback, Interaction
-from pawl.qe import sources
+from pawl.qe.operations import sources
 
 AGENT = "api-tests"
 DAYS = 30

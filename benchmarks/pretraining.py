@@ -68,7 +68,7 @@ def write_texts(folder: Path, count: int) -> None:
     """API documents of operations that no example is about, one a file."""
     from pawl.curation import dataset as datasets
     from pawl.fleet.spec import TaskSourceSpec
-    from pawl.qe import sources
+    from pawl.qe.operations import sources
 
     asked = {e.id for e in datasets.load(folder / "data.json").examples}
     others = [o for o in sources.load(TaskSourceSpec()) if o.id not in asked]

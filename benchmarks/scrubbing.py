@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.claims import Claim, rates, table
 from benchmarks.scrub_labelled import BEST_EFFORT, Labelled, Tally, labelled, tally
-from pawl.qe.botocore_source import operations
+from pawl.qe.operations.botocore_source import operations
 from pawl.scrubbing.scrub import KINDS, Span, winners
 from pawl.scrubbing.scrubber_presidio import open_scrubber
 

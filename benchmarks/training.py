@@ -74,8 +74,9 @@ def write_data(folder: Path, count: int, held: int) -> None:
     from pawl.curation import dataset as datasets
     from pawl.curation.dataset import DatasetVersion, Example
     from pawl.fleet.spec import TaskSourceSpec
-    from pawl.qe import functional_negative as task
-    from pawl.qe import reference, sources
+    from pawl.qe.functional_negative import oracle as task
+    from pawl.qe.functional_negative import reference
+    from pawl.qe.operations import sources
 
     rng = random.Random(SEED)
     rows = sources.load(TaskSourceSpec())

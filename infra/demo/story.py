@@ -23,7 +23,7 @@ from infra.demo.stack import Stack
 from pawl.errors import PawlError
 from pawl.improvement.held_out import split_of
 from pawl.monitoring import timeline
-from pawl.qe.operation import Operation
+from pawl.qe.operations.operation import Operation
 from pawl.rollout.state import Rollout
 from pawl.settings import Settings
 
@@ -251,8 +251,8 @@ class Story:
 
     def _poison(self) -> dict[str, Any]:
         """A broken script posts wrong corrections about recent answers; then the weekly run learns from them."""
-        from pawl.qe import reference
-        from pawl.qe.functional_negative import parse_task
+        from pawl.qe.functional_negative import reference
+        from pawl.qe.functional_negative.oracle import parse_task
 
         since = self.memory.get("poison since")
         if since is None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import openai
 
-from pawl.qe import functional_negative as task
-from pawl.qe.operation import Operation
+from pawl.qe.functional_negative import oracle as task
+from pawl.qe.operations.operation import Operation
 
 
 @dataclass

@@ -70,7 +70,7 @@ def runs(settings: Settings) -> RunLogs:
 
 def graders(spec: FleetSpec) -> Mapping[str, Grader]:
     """The oracle of each agent, by agent name."""
-    from pawl.qe import functional_negative
+    from pawl.qe.functional_negative import oracle as functional_negative
 
     by_task: dict[str, Grader] = {"functional-negative": functional_negative.grade_messages}
     return {a.name: by_task[a.task] for a in spec.agents if a.task in by_task}

@@ -22,8 +22,9 @@ from pawl.curation.dataset import DatasetVersion, Example
 from pawl.errors import ModelFileError
 from pawl.fleet.spec import TaskSourceSpec
 from pawl.fleet.training import AdaLoraSpec, TrainingSpec
-from pawl.qe import functional_negative as task
-from pawl.qe import reference, sources
+from pawl.qe.functional_negative import oracle as task
+from pawl.qe.functional_negative import reference
+from pawl.qe.operations import sources
 from pawl.serving import vllm_adapters, vllm_process
 from pawl.training.base_model_transformers import prepare_base
 from pawl.training.chat_format_transformers import ChatFormat

@@ -18,8 +18,9 @@ from pawl.curation import dataset as datasets
 from pawl.fleet.spec import TaskSourceSpec
 from pawl.improvement.preparing import reports_of
 from pawl.lake.records import Feedback, Interaction
-from pawl.qe import functional_negative as task
-from pawl.qe import reference, sources
+from pawl.qe.functional_negative import oracle as task
+from pawl.qe.functional_negative import reference
+from pawl.qe.operations import sources
 from tests.integration.test_lake_commands import AGENT, Home
 
 SECRET = "ghp_" + "a1B2c3D4e5" * 3 + "f6G7h8"

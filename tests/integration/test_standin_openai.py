@@ -14,9 +14,9 @@ import openai
 import pytest
 
 from pawl.fleet.spec import TaskSourceSpec
-from pawl.qe import sources
-from pawl.qe.functional_negative import grade, messages
-from pawl.qe.operation import Operation
+from pawl.qe.functional_negative.oracle import grade, messages
+from pawl.qe.operations import sources
+from pawl.qe.operations.operation import Operation
 
 
 def start(port: int, *more: str) -> subprocess.Popen[bytes]:

@@ -16,10 +16,10 @@ import pytest
 from pawl.curation.augment import augment
 from pawl.curation.dataset import Example
 from pawl.fleet.spec import TaskSourceSpec
-from pawl.qe import functional_negative as oracle
-from pawl.qe import reference, sources
-from pawl.qe.functional_negative_variants import KINDS
-from pawl.qe.operation import Operation
+from pawl.qe.functional_negative import oracle, reference
+from pawl.qe.functional_negative.variants import KINDS
+from pawl.qe.operations import sources
+from pawl.qe.operations.operation import Operation
 from pawl.qe.task import GenericTask, Messages, Variant
 from pawl.qe.tasks import task_of
 

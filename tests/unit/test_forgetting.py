@@ -16,8 +16,8 @@ from pawl.evaluation.forgetting import Forgetting, forgetting
 from pawl.evaluation.report import Comparison, ItemResult
 from pawl.improvement.continuing import item_class, matrix, spread
 from pawl.monitoring.loop_report import render
-from pawl.qe import functional_negative as task
-from pawl.qe.operation import Operation
+from pawl.qe.functional_negative import oracle as task
+from pawl.qe.operations.operation import Operation
 from pawl.qe.task import GenericTask
 from pawl.qe.tasks import task_of
 from tests.loop_page_data import at_the_end, comparison

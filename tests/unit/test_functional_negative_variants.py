@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from pawl.curation.dataset import Example
 from pawl.fleet.spec import TaskSourceSpec
-from pawl.qe import functional_negative as oracle
-from pawl.qe import reference, sources
-from pawl.qe.functional_negative_constraints import edited
-from pawl.qe.functional_negative_variants import KINDS
-from pawl.qe.functional_negative_wording import new_names
-from pawl.qe.operation import Operation
-from pawl.qe.schema_walk import member_names, rebuilt, reshaped
+from pawl.qe.functional_negative import oracle, reference
+from pawl.qe.functional_negative.constraints import edited
+from pawl.qe.functional_negative.variants import KINDS
+from pawl.qe.functional_negative.wording import new_names
+from pawl.qe.operations import sources
+from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.schema_walk import member_names, rebuilt, reshaped
 from pawl.qe.task import Messages, Variant
 from pawl.qe.tasks import task_of
 

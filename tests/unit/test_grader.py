@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pawl.errors import SourceError
-from pawl.qe import functional_negative as task
-from pawl.qe import reference
-from pawl.qe.openapi_schema import resolve
-from pawl.qe.operation import Operation
+from pawl.qe.functional_negative import oracle as task
+from pawl.qe.functional_negative import reference
+from pawl.qe.operations.openapi_schema import resolve
+from pawl.qe.operations.operation import Operation
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

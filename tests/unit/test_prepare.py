@@ -26,9 +26,9 @@ from pawl.fleet.data import DataSpec, QualitySpec
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Feedback, Interaction, Observation
 from pawl.lake.window_duckdb import window
-from pawl.qe.functional_negative import messages
-from pawl.qe.functional_negative_task import FunctionalNegative
-from pawl.qe.operation import Operation
+from pawl.qe.functional_negative.oracle import messages
+from pawl.qe.functional_negative.task import FunctionalNegative
+from pawl.qe.operations.operation import Operation
 from pawl.qe.task import GenericTask
 from pawl.qe.tasks import task_of
 from pawl.scrubbing.scrub import Scrubbed

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pawl.fleet.spec import TaskSourceSpec
-from pawl.qe import reference, sources
-from pawl.qe.functional_negative import compiled, grade, response_schema
-from pawl.qe.operation import Operation
+from pawl.qe.functional_negative import reference
+from pawl.qe.functional_negative.oracle import compiled, grade, response_schema
+from pawl.qe.operations import sources
+from pawl.qe.operations.operation import Operation
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

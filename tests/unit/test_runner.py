@@ -14,7 +14,7 @@ from aiohttp import web
 from pawl.errors import ServerNotUp
 from pawl.evaluation.report import ItemResult
 from pawl.evaluation.runner import EvalItem, answer_items
-from pawl.qe.operation import Grade
+from pawl.qe.operations.operation import Grade
 
 ITEMS = [
     EvalItem(id=f"i{n}", source=f"s{n % 2}", messages=[{"role": "user", "content": f"say {n}"}], schema={"n": n})

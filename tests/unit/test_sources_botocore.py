@@ -11,9 +11,9 @@ import pytest
 
 from pawl.errors import SourceError
 from pawl.fleet.spec import TaskSourceSpec
-from pawl.qe import botocore_source, sources
-from pawl.qe.functional_negative import compiled, messages, parse_task
-from pawl.qe.operation import Operation
+from pawl.qe.functional_negative.oracle import compiled, messages, parse_task
+from pawl.qe.operations import botocore_source, sources
+from pawl.qe.operations.operation import Operation
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from pawl.errors import SourceError
 from pawl.fleet.spec import TaskSourceSpec
-from pawl.qe import functional_negative as oracle
-from pawl.qe import reference, sources
-from pawl.qe.functional_negative_wording import HEADS
-from pawl.qe.operation import Operation
+from pawl.qe.functional_negative import oracle, reference
+from pawl.qe.functional_negative.wording import HEADS
+from pawl.qe.operations import sources
+from pawl.qe.operations.operation import Operation
 from pawl.qe.task import Task
 from pawl.qe.tasks import task_of
 

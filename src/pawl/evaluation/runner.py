@@ -14,7 +14,7 @@ import msgspec
 
 from pawl.errors import ServerNotUp
 from pawl.evaluation.report import ItemResult
-from pawl.qe.operation import Grade
+from pawl.qe.operations.operation import Grade
 
 _TRIES = 2
 

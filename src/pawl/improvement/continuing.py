@@ -19,9 +19,10 @@ from pawl.evaluation.report import Comparison, ItemResult
 from pawl.fleet.data import DataSpec
 from pawl.improvement.held_out import side_of
 from pawl.improvement.workplace import Candidate, Workplace
-from pawl.qe import functional_negative, reference
-from pawl.qe.functional_negative_task import RARE
-from pawl.qe.operation import Operation
+from pawl.qe.functional_negative import oracle as functional_negative
+from pawl.qe.functional_negative import reference
+from pawl.qe.functional_negative.task import RARE
+from pawl.qe.operations.operation import Operation
 from pawl.qe.task import Task
 from pawl.qe.tasks import task_of
 

@@ -10,8 +10,9 @@ from pawl.curation.pool import HeldOut
 from pawl.curation.regression import Suite
 from pawl.curation.split import side, split_sources
 from pawl.fleet.spec import AgentSpec
-from pawl.qe import functional_negative, sources
-from pawl.qe.operation import Operation
+from pawl.qe.functional_negative import oracle as functional_negative
+from pawl.qe.operations import sources
+from pawl.qe.operations.operation import Operation
 from pawl.qe.task import Task
 
 

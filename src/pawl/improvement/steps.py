@@ -149,7 +149,7 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     from pawl.evaluation.gate import gate
     from pawl.evaluation.paired import compare
     from pawl.evaluation.runner import EvalItem, answer_items
-    from pawl.qe import functional_negative as task
+    from pawl.qe.functional_negative import oracle as task
     from pawl.registry.adapter_hash import adapter_sha256
     from pawl.serving import vllm_adapters
 

@@ -18,8 +18,8 @@ import msgspec
 import orjson
 
 from pawl.errors import SourceError
-from pawl.qe import reference
-from pawl.qe.functional_negative import parse_task
+from pawl.qe.functional_negative import reference
+from pawl.qe.functional_negative.oracle import parse_task
 
 MODEL = "stand-in"
 FINGERPRINT = "pawl-stand-in-not-a-model"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pawl.errors import SourceError
-from pawl.qe.functional_negative_task import FunctionalNegative
+from pawl.qe.functional_negative.task import FunctionalNegative
 from pawl.qe.task import GenericTask, Task
 
 _BUILT_IN: dict[str, Task] = {"functional-negative": FunctionalNegative(), "generic": GenericTask()}

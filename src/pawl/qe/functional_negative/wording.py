@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from pawl.qe.functional_negative import SYSTEM
+from pawl.qe.functional_negative.oracle import SYSTEM
 
 _FORM = '{"test_cases":[{"name":"...","payload":{...},"expected_status":400}]}'
 # The first of each is what `functional_negative.messages` writes.

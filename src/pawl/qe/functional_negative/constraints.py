@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pawl.qe.schema_walk import changed_at, places, replaced
+from pawl.qe.operations.schema_walk import changed_at, places, replaced
 
 # Bounds as people write them. Lower ones stay small: a payload must reach them.
 _BOUNDS: dict[str, tuple[int, ...]] = {

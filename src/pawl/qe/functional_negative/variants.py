@@ -16,11 +16,11 @@ import msgspec
 import orjson
 
 from pawl.errors import SourceError
-from pawl.qe.functional_negative import MAX_COMPLETION_BYTES, Undecided, parse_task, signature
-from pawl.qe.functional_negative_constraints import edited
-from pawl.qe.functional_negative_wording import HEADS, SENTENCES, new_names, new_operation
-from pawl.qe.operation import Operation
-from pawl.qe.schema_walk import keywords, member_names, rebuilt, reshaped
+from pawl.qe.functional_negative.constraints import edited
+from pawl.qe.functional_negative.oracle import MAX_COMPLETION_BYTES, Undecided, parse_task, signature
+from pawl.qe.functional_negative.wording import HEADS, SENTENCES, new_names, new_operation
+from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.schema_walk import keywords, member_names, rebuilt, reshaped
 from pawl.qe.task import Messages, Variant
 
 _TRIES = 4  # for one candidate of a kind, before the next kind has its turn

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from pawl.errors import SourceError
-from pawl.qe.openapi_schema import Unusable, pointer, resolve
-from pawl.qe.operation import Operation
+from pawl.qe.operations.openapi_schema import Unusable, pointer, resolve
+from pawl.qe.operations.operation import Operation
 
 _METHODS = ("post", "put", "patch", "delete", "get")
 _MAX_BYTES = 32 * 1024 * 1024

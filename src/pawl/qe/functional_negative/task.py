@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import orjson
 
 from pawl.errors import SourceError
-from pawl.qe import functional_negative as oracle
-from pawl.qe.functional_negative_variants import variants
-from pawl.qe.operation import Grade, Operation
+from pawl.qe.functional_negative import oracle
+from pawl.qe.functional_negative.variants import variants
+from pawl.qe.operations.operation import Grade, Operation
 from pawl.qe.task import Messages, Variant, user_text
 
 RARE = ("unexpected", "combination", "enum", "range", "length", "pattern")

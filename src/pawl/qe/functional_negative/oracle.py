@@ -16,7 +16,7 @@ import jsonschema_rs
 import orjson
 
 from pawl.errors import SourceError
-from pawl.qe.operation import CaseResult, Grade, Operation
+from pawl.qe.operations.operation import CaseResult, Grade, Operation
 from pawl.qe.task import text_of
 
 ASKED = 3

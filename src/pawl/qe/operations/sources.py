@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from pawl.errors import SourceError
 from pawl.fleet.spec import TaskSourceSpec
-from pawl.qe.operation import Operation
+from pawl.qe.operations.operation import Operation
 
 
 def load(spec: TaskSourceSpec) -> list[Operation]:
@@ -18,7 +18,7 @@ def load(spec: TaskSourceSpec) -> list[Operation]:
     if spec.kind == "openapi":
         if not spec.location:
             raise SourceError("source kind openapi needs `location`: path or URL of an OpenAPI 3 document")
-        from pawl.qe import openapi_source
+        from pawl.qe.operations import openapi_source
 
         return openapi_source.operations(spec.location, spec.max_schema_chars)
     return list(_service_models(spec.max_schema_chars))
@@ -27,6 +27,6 @@ def load(spec: TaskSourceSpec) -> list[Operation]:
 @lru_cache(maxsize=4)
 def _service_models(max_schema_chars: int) -> tuple[Operation, ...]:
     """The installed models do not change while a process lives; a document may."""
-    from pawl.qe import botocore_source
+    from pawl.qe.operations import botocore_source
 
     return tuple(botocore_source.operations(max_schema_chars))

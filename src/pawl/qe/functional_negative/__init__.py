@@ -1,0 +1,1 @@
+"""The agent `functional-negative`: prompt, oracle, reference answers, variants."""
