@@ -48,8 +48,8 @@ def comparison(seed: int = 7, *, text: str = "") -> Comparison:
         a = min(1.0, max(0.0, rng.gauss(0.38, 0.22)))
         b = min(1.0, max(0.0, a + rng.gauss(0.22, 0.24)))
         shared = {"item": item, "source": source, "prompt": prompt + text}
-        old.append(ItemResult(**shared, score=a, valid_json=True, completion="I would test the name.\n" + text))
-        new.append(ItemResult(**shared, score=b, valid_json=True, completion=json.dumps(cases, indent=1) + text))
+        old.append(ItemResult(**shared, score=a, conforms=True, completion="I would test the name.\n" + text))
+        new.append(ItemResult(**shared, score=b, conforms=True, completion=json.dumps(cases, indent=1) + text))
     mean_old = sum(i.score or 0 for i in old) / 120
     mean_new = sum(i.score or 0 for i in new) / 120
     return Comparison(
@@ -57,13 +57,13 @@ def comparison(seed: int = 7, *, text: str = "") -> Comparison:
         champion=ModelResult(
             name=BEFORE.name,
             score=Interval(mean_old, mean_old - 0.05, mean_old + 0.05),
-            valid_json=0.871,
+            conforms=0.871,
             items=tuple(old),
         ),
         challenger=ModelResult(
             name=AFTER.name,
             score=Interval(mean_new, mean_new - 0.045, mean_new + 0.045),
-            valid_json=0.992,
+            conforms=0.992,
             items=tuple(new),
         ),
         difference=Interval(mean_new - mean_old, mean_new - mean_old - 0.06, mean_new - mean_old + 0.06),

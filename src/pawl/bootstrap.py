@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pawl.errors import SourceError
 from pawl.fleet.load_yaml import load as load_fleet
 from pawl.fleet.spec import AgentSpec, FleetSpec
 from pawl.rollout.control import ControlStore
@@ -14,6 +15,7 @@ from pawl.settings import Settings
 
 if TYPE_CHECKING:
     from pawl.lake.parquet_lake import ParquetLake
+    from pawl.qe.task import Task
     from pawl.registry.port import Registry
     from pawl.registry.run_log import RunLogs
 
@@ -69,11 +71,20 @@ def runs(settings: Settings) -> RunLogs:
 
 
 def graders(spec: FleetSpec) -> Mapping[str, Grader]:
-    """The oracle of each agent, by agent name."""
-    from pawl.qe.functional_negative import oracle as functional_negative
+    """The oracles that are quick enough for the gateway, by agent name. SourceError says that a prompt has no grade."""
+    from pawl.qe.tasks import task_of
 
-    by_task: dict[str, Grader] = {"functional-negative": functional_negative.grade_messages}
-    return {a.name: by_task[a.task] for a in spec.agents if a.task in by_task}
+    def scorer(task: Task) -> Grader:
+        def score(messages: list[dict[str, Any]], completion: str) -> float:
+            grade = task.grade(messages, completion)
+            if grade is None:
+                raise SourceError(f"not a prompt that {task.name} can grade")
+            return grade.score
+
+        return score
+
+    tasks = {a.name: task_of(a.task) for a in spec.agents}
+    return {name: scorer(task) for name, task in tasks.items() if task.instant and task.name != "generic"}
 
 
 def upstream_arm(spec: FleetSpec, name: str) -> Arm:

@@ -120,7 +120,7 @@ def test_prepare_show_compare_and_erase(
     assert "user1@example.com" in text
     # Every example is still right by the oracle, and none is of a source of the regression suite.
     for e in made.examples:
-        assert task.grade_messages(e.messages, e.completion) >= 0.99
+        assert task.grade(task.parse_task(e.messages).schema, e.completion).score >= 0.99
     suite = (tmp_path / "regression" / f"{AGENT}.json").read_text()
     assert suite.count('"cluster"') == 10
     assert {e.source for e in made.train}.isdisjoint(re.findall(r'"source": "([^"]+)"', suite))

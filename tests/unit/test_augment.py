@@ -18,9 +18,10 @@ from pawl.curation.dataset import Example
 from pawl.fleet.spec import TaskSourceSpec
 from pawl.qe.functional_negative import oracle, reference
 from pawl.qe.functional_negative.variants import KINDS
+from pawl.qe.item import Grade, Messages
 from pawl.qe.operations import sources
 from pawl.qe.operations.operation import Operation
-from pawl.qe.task import GenericTask, Messages, Variant
+from pawl.qe.task import GenericTask, Variant
 from pawl.qe.tasks import task_of
 
 task = task_of("functional-negative")
@@ -52,7 +53,7 @@ def test_what_is_accepted_holds_by_an_independent_look(real: list[Example]) -> N
         parent = parents[e.interactions]
         op, cases = taken_apart(e.messages, e.completion)
         jsonschema.Draft202012Validator.check_schema(op.schema, format_checker=None)  # patterns are Java's
-        assert oracle.grade_messages(e.messages, e.completion) == e.quality >= 0.99
+        assert oracle.grade(oracle.parse_task(e.messages).schema, e.completion).score == e.quality >= 0.99
         jsonschema.validate(orjson.loads(e.completion), oracle.response_schema())
         assert len({oracle.signature(op.schema, c["payload"]) for c in cases}) == 3
         assert op.source == e.source == parent.source
@@ -99,8 +100,9 @@ class Numbered(GenericTask):
     def source_of(self, messages: Messages) -> str | None:
         return self.source
 
-    def grade(self, messages: Messages, completion: str) -> float | None:
-        return self.grades[completion]
+    def grade(self, messages: Messages, completion: str, truth: Any = None) -> Grade | None:
+        score = self.grades[completion]
+        return None if score is None else Grade(score=score, conforms=True)
 
     def variants(self, messages: Messages, completion: str, rng: random.Random) -> Iterator[Variant]:
         for n in count() if self.most is None else range(self.most):

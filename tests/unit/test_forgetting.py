@@ -8,15 +8,15 @@ import re
 from xml.etree import ElementTree
 
 import msgspec
-import orjson
 import pytest
 
 from pawl.curation.dataset import Example
 from pawl.evaluation.forgetting import Forgetting, forgetting
 from pawl.evaluation.report import Comparison, ItemResult
-from pawl.improvement.continuing import item_class, matrix, spread
+from pawl.improvement.continuing import matrix, spread
 from pawl.monitoring.loop_report import render
 from pawl.qe.functional_negative import oracle as task
+from pawl.qe.item import Item
 from pawl.qe.operations.operation import Operation
 from pawl.qe.task import GenericTask
 from pawl.qe.tasks import task_of
@@ -114,16 +114,16 @@ OPERATIONS = {
 def judged_item(kind: str, n: int, score: float) -> ItemResult:
     schema = {"type": "object", "properties": OPERATIONS[kind]}
     op = Operation(id=f"svc{n % 4}.Do{kind}{n}", source=f"svc{n % 4}", method="POST", path="/x", schema=schema)
-    prompt = "\n".join(str(m["content"]) for m in task.messages(op))
-    return ItemResult(item=op.id, source=op.source, prompt=prompt, score=score, completion=orjson.dumps({}).decode())
+    item = Item(id=op.id, source=op.source, messages=task.messages(op))
+    scenario = task_of("functional-negative").class_of(item)
+    return ItemResult(item=op.id, source=op.source, scenario=scenario, score=score)
 
 
 def test_the_class_of_an_item_is_that_of_the_task_and_not_of_an_answer() -> None:
-    known = task_of("functional-negative")
     for kind in OPERATIONS:
-        assert item_class(known, judged_item(kind, 1, 0.0)) == kind
-    assert item_class(known, ItemResult(item="x", source="s", score=1.0, prompt="Write a poem.")) == ""
-    assert item_class(GenericTask(), judged_item("enum", 1, 0.0)) == ""
+        assert judged_item(kind, 1, 0.0).scenario == kind
+    poem = Item(id="x", source="s", messages=[{"role": "user", "content": "Write a poem."}])
+    assert task_of("functional-negative").class_of(poem) == "" == GenericTask().class_of(poem)
 
 
 def judged_week(before: tuple[float, float], after: tuple[float, float]) -> Comparison:
@@ -141,7 +141,6 @@ def judged_week(before: tuple[float, float], after: tuple[float, float]) -> Comp
 def three_weeks() -> Forgetting:
     found = matrix(
         [("week 1", judged_week((0.1, 0.1), (0.9, 0.2))), ("week 2", judged_week((0.9, 0.2), (0.5, 0.8)))],
-        task_of("functional-negative"),
         0.05,
     )
     assert found is not None
@@ -153,7 +152,7 @@ def test_the_matrix_begins_with_the_first_champion() -> None:
     assert found.weeks == ("before", "week 1", "week 2")
     assert {c.name: round(c.forgetting.mean, 9) for c in found.classes} == {"enum": -0.6, "range": 0.4}
     assert found.backward is not None and found.backward.mean == pytest.approx((-0.4 + 0.6) / 2)
-    assert matrix([], task_of("generic"), 0.05) is None
+    assert matrix([], 0.05) is None
 
 
 def test_the_page_shows_it_and_nothing_in_it_acts() -> None:

@@ -16,7 +16,7 @@ SPEC = EvaluationSpec(items=100, margin=0.05, alpha=0.05, min_score=0.2)
 
 
 def side(name: str, lower: float = 0.5, upper: float = 0.7) -> ModelResult:
-    return ModelResult(name=name, score=Interval((lower + upper) / 2, lower, upper), valid_json=1.0, items=())
+    return ModelResult(name=name, score=Interval((lower + upper) / 2, lower, upper), conforms=1.0, items=())
 
 
 def comparison(**changed: Any) -> Comparison:

@@ -151,7 +151,7 @@ def test_prompt_round_trip_in_both_content_forms() -> None:
     assert task.parse_task(chat) == OP
     parts = [chat[0], {"role": "user", "content": [{"type": "text", "text": chat[1]["content"]}]}]
     assert task.parse_task(parts) == OP
-    assert task.grade_messages(chat, answer(MISSING, EMPTY, LOW)) == 1.0
+    assert task.grade(task.parse_task(chat).schema, answer(MISSING, EMPTY, LOW)).score == 1.0
     assert sum(len(m["content"]) for m in chat) < 420, "prompts must stay short: a small model reads them"
 
 
@@ -160,7 +160,7 @@ def test_prompt_round_trip_in_both_content_forms() -> None:
 )
 def test_a_foreign_prompt_has_no_score(text: str) -> None:
     with pytest.raises(SourceError):
-        task.grade_messages([{"role": "user", "content": text}], answer(MISSING))
+        task.grade(task.parse_task([{"role": "user", "content": text}]).schema, answer(MISSING))
 
 
 def test_a_prompt_cannot_make_the_grader_fetch() -> None:
@@ -180,7 +180,7 @@ def test_a_prompt_cannot_make_the_grader_fetch() -> None:
         thread.start()
         prompt = f'POST / a.B\n{{"$ref":"http://127.0.0.1:{server.getsockname()[1]}/x"}}'
         with pytest.raises(SourceError, match="JSON Schema"):
-            task.grade_messages([{"role": "user", "content": prompt}], answer(MISSING))
+            task.grade(task.parse_task([{"role": "user", "content": prompt}]).schema, answer(MISSING))
         thread.join()
     assert callers == []
 

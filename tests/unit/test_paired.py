@@ -20,7 +20,7 @@ Rows = list[tuple[str, float]]
 
 
 def items(rows: list[tuple[str, float | None]]) -> list[ItemResult]:
-    return [ItemResult(item=f"i{n}", source=s, score=v, valid_json=True) for n, (s, v) in enumerate(rows)]
+    return [ItemResult(item=f"i{n}", source=s, score=v, conforms=True) for n, (s, v) in enumerate(rows)]
 
 
 def comparison(

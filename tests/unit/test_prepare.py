@@ -395,16 +395,16 @@ def test_the_oracle_refuses_what_is_wrong_however_good_its_feedback_was() -> Non
     )
     seen = [shadow(1, completion=good), shadow(2, completion="{}")]
     grade = task_of(AGENT).grade(seen[0].messages, good)
-    assert grade is not None and grade < 1
+    assert grade is not None and grade.score < 1
     said = [outcome(i, 1.0) for i in seen]
-    made = version_of(seen, said, spec(verify=True, min_quality=grade))
+    made = version_of(seen, said, spec(verify=True, min_quality=grade.score))
     assert [e.completion for e in made.examples] == [good]
     # Nor is a refused correction a chosen answer; and what is not of the agent's form is not even asked about.
     poison = correction(seen[0], '{"test_cases":[]}')
     made = version_of(seen, [outcome(seen[0], 0.0), said[1], poison], spec(verify=False, min_quality=0.0))
     assert [p.chosen for p in made.pairs] == ['{"test_cases":[]}']
     made = version_of([*seen, shadow(3, completion=good)], [outcome(seen[0], 0.0), said[1], poison,
-                      outcome(shadow(3), 1.0)], spec(verify=True, min_quality=grade))  # fmt: skip
+                      outcome(shadow(3), 1.0)], spec(verify=True, min_quality=grade.score))  # fmt: skip
     assert made.pairs == ()
     made = version_of(seen, said, task=task_of(AGENT))
     assert made.counts["in form"] == 1

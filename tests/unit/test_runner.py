@@ -13,11 +13,11 @@ from aiohttp import web
 
 from pawl.errors import ServerNotUp
 from pawl.evaluation.report import ItemResult
-from pawl.evaluation.runner import EvalItem, answer_items
-from pawl.qe.operations.operation import Grade
+from pawl.evaluation.runner import answer_items
+from pawl.qe.item import Grade, Item
 
 ITEMS = [
-    EvalItem(id=f"i{n}", source=f"s{n % 2}", messages=[{"role": "user", "content": f"say {n}"}], schema={"n": n})
+    Item(id=f"i{n}", source=f"s{n % 2}", messages=[{"role": "user", "content": f"say {n}"}], truth={"n": n})
     for n in range(6)
 ]
 
@@ -76,8 +76,8 @@ def server() -> Iterator[Server]:
     made.stop()
 
 
-def grade(item: EvalItem, text: str) -> Grade:
-    return Grade(score=1.0 if text == str(item.schema["n"]) else 0.0, valid_json=True)
+def grade(item: Item, text: str) -> Grade:
+    return Grade(score=1.0 if text == str(item.truth["n"]) else 0.0, conforms=True)
 
 
 def run(server: Server, cache: Path | None, model_hash: str = "h", **more: Any) -> list[ItemResult]:
@@ -142,7 +142,7 @@ def test_a_models_failure_is_a_failure_and_is_not_kept(server: Server, tmp_path:
 
 
 def test_the_oracles_failure_is_invalid_and_never_zero(server: Server) -> None:
-    def fails(item: EvalItem, text: str) -> Grade:
+    def fails(item: Item, text: str) -> Grade:
         if item.id == "i2":
             raise RuntimeError("no schema")
         return grade(item, text)

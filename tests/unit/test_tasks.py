@@ -75,7 +75,7 @@ def test_a_spec_names_its_task() -> None:
 )
 def test_foreign_prompts_and_answers_are_no_error(known: Task, asked: Any, text: str) -> None:
     grade = known.grade(asked, text)
-    assert grade is None or 0 <= grade <= 1
+    assert grade is None or 0 <= grade.score <= 1
     assert isinstance(known.scenario_of(asked, text) + known.cluster_key(asked, text) + known.content_of(asked), str)
     known.conforms(text)
     known.source_of(asked)
@@ -125,8 +125,9 @@ def test_classes_of_real_answers_are_several_and_none_dominates() -> None:
 
 
 def test_what_cannot_be_graded_is_not_zero() -> None:
-    assert task.grade(ASKED, answer(NO_NAME, NO_COUNT, LOW)) == 1.0
-    assert task.grade(ASKED, "no JSON") == 0.0
+    good, bad = task.grade(ASKED, answer(NO_NAME, NO_COUNT, LOW)), task.grade(ASKED, "no JSON")
+    assert good is not None and good.score == 1.0 == good.metrics["validity"] and good.conforms and not good.problem
+    assert bad is not None and bad.score == 0.0 and not bad.conforms and bad.problem.startswith("not JSON")
     assert task.grade([{"role": "user", "content": "Hello"}], answer(NO_NAME)) is None
 
 

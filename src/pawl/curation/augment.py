@@ -11,7 +11,8 @@ from itertools import islice
 import msgspec
 
 from pawl.curation.dataset import Example
-from pawl.qe.task import Messages, Task, Variant
+from pawl.qe.item import Messages
+from pawl.qe.task import Task, Variant
 
 _LOOK = 6  # candidates looked at together, so that the kinds can have their turns
 _TRIES = 12  # candidates looked at for one variant, at most
@@ -91,14 +92,14 @@ def _verified(parent: Example, variant: Variant, task: Task, min_quality: float)
     if not task.conforms(variant.completion) or task.source_of(variant.messages) not in (None, parent.source):
         return None
     grade = task.grade(variant.messages, variant.completion)
-    if grade is None or grade < min_quality:
+    if grade is None or grade.score < min_quality:
         return None
     return msgspec.structs.replace(
         parent,
         id=f"{_prompt(variant.messages).hex()[:24]}-variant",
         messages=variant.messages,
         completion=variant.completion,
-        quality=grade,
+        quality=grade.score,
         kind="variant",
         scenario=task.scenario_of(variant.messages, variant.completion),
     )

@@ -232,8 +232,8 @@ def _scrubbed(examples: Sequence[Example], spec: DataSpec, around: Surroundings)
 
 def _accepted(messages: list[dict[str, Any]], completion: str, spec: DataSpec, around: Surroundings) -> bool:
     """The oracle has nothing against it, as far as it can grade it and is asked to."""
-    score = around.task.grade(messages, completion) if spec.verify else None
-    return score is None or score >= spec.min_quality
+    grade = around.task.grade(messages, completion) if spec.verify else None
+    return grade is None or grade.score >= spec.min_quality
 
 
 def _in_form(e: Example, task: Task) -> bool:

@@ -125,8 +125,8 @@ def _side(
     name: str, graded: list[tuple[ItemResult, float]], items: list[ItemResult], alpha: float, seed: int
 ) -> ModelResult:
     score = clustered_mean([(i.source, s) for i, s in graded], alpha, seed)
-    valid = sum(i.valid_json for i in items) / max(1, len(items))
-    return ModelResult(name=name, score=score, valid_json=valid, items=tuple(items))
+    valid = sum(i.conforms for i in items) / max(1, len(items))
+    return ModelResult(name=name, score=score, conforms=valid, items=tuple(items))
 
 
 def _clusters(rows: Sequence[tuple[str, float]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

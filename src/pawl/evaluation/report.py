@@ -16,7 +16,12 @@ class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
     item: str
     source: str
     score: float | None
-    valid_json: bool = False
+    conforms: bool = False  # has the form that the agent promises its clients
+    scenario: str = ""  # the item's own class
+    metrics: dict[str, float] = {}
+    label: str = ""  # of tasks that name a class: the right one
+    said: str = ""
+    confidence: float | None = None
     completion: str = ""
     prompt: str = ""
     completion_tokens: int = 0
@@ -37,14 +42,14 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     score: Interval
-    valid_json: float
+    conforms: float  # share of answers in the promised form
     items: tuple[ItemResult, ...]
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Champion and challenger on the same items of sources that training never saw."""
 
-    v: int = 1
+    v: int = 2
     agent: str
     champion: ModelResult
     challenger: ModelResult

@@ -6,26 +6,18 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import msgspec
 
 from pawl.errors import ServerNotUp
 from pawl.evaluation.report import ItemResult
-from pawl.qe.operations.operation import Grade
+from pawl.qe.item import Grade, Item
 
 _TRIES = 2
-
-
-class EvalItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One item. `schema` is what its oracle needs."""
-
-    id: str
-    source: str
-    messages: list[dict[str, Any]]
-    schema: dict[str, Any]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,32 +30,36 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def answer_items(
-    items: Sequence[EvalItem],
+    items: Sequence[Item],
     model: str,
     url: str,
     *,
     max_tokens: int,
     model_hash: str,
-    grade: Callable[[EvalItem, str], Grade],
+    grade: Callable[[Item, str], Grade | None],
     cache_dir: Path | None = None,
     concurrency: int = 32,
+    graders: int = 1,
     api_key: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ItemResult]:
     """Greedy answers of one model behind an OpenAI-compatible server, graded.
 
     `url` ends before /v1. A model that fails on an item scores 0 there; an oracle that fails makes the item invalid
-    (score None). ServerNotUp where the server cannot be reached: that is no answer of the model.
+    (score None). `graders` of them are graded at a time.
+    ServerNotUp where the server cannot be reached: that is no answer of the model.
     """
     keys = [_key(i, model_hash, max_tokens) for i in items]
     answers = asyncio.run(
         _answer_all(items, keys, model, url, max_tokens, cache_dir, concurrency, api_key, on_progress)
     )
-    return [_graded(item, answer, grade) for item, answer in zip(items, answers, strict=True)]
+    # Oracles that run code or a browser wait for processes of their own.
+    with ThreadPoolExecutor(graders) as pool:
+        return list(pool.map(partial(_graded, grade), items, answers))
 
 
 async def _answer_all(
-    items: Sequence[EvalItem],
+    items: Sequence[Item],
     keys: list[str],
     model: str,
     url: str,
@@ -78,7 +74,7 @@ async def _answer_all(
 
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=600)) as session:
 
-        async def one(item: EvalItem, key: str) -> Answer:
+        async def one(item: Item, key: str) -> Answer:
             nonlocal done
             kept = _kept(cache_dir, key)
             if kept is None:
@@ -93,7 +89,7 @@ async def _answer_all(
         return list(await asyncio.gather(*(one(i, k) for i, k in zip(items, keys, strict=True))))
 
 
-async def _ask(session: aiohttp.ClientSession, item: EvalItem, model: str, url: str, max_tokens: int) -> Answer:
+async def _ask(session: aiohttp.ClientSession, item: Item, model: str, url: str, max_tokens: int) -> Answer:
     body = {"model": model, "messages": item.messages, "max_tokens": max_tokens, "temperature": 0}
     problem = ""
     for _ in range(_TRIES):
@@ -118,11 +114,12 @@ async def _ask(session: aiohttp.ClientSession, item: EvalItem, model: str, url: 
     return Answer(problem=problem)
 
 
-def _graded(item: EvalItem, answer: Answer, grade: Callable[[EvalItem, str], Grade]) -> ItemResult:
+def _graded(grade: Callable[[Item, str], Grade | None], item: Item, answer: Answer) -> ItemResult:
     prompt = "\n".join(str(m.get("content", "")) for m in item.messages)
     result = ItemResult(
         item=item.id,
         source=item.source,
+        scenario=item.scenario,
         prompt=prompt,
         completion=answer.completion,
         completion_tokens=answer.completion_tokens,
@@ -137,10 +134,21 @@ def _graded(item: EvalItem, answer: Answer, grade: Callable[[EvalItem, str], Gra
     except Exception as e:  # an oracle's outage must not look like a model's failure
         problem = f"the oracle failed: {type(e).__name__}: {e}"
         return msgspec.structs.replace(result, score=None, problem=problem)
-    return msgspec.structs.replace(result, score=found.score, valid_json=found.valid_json, problem=found.problem)
+    if found is None:
+        return msgspec.structs.replace(result, score=None, problem="the oracle cannot grade this item")
+    return msgspec.structs.replace(
+        result,
+        score=found.score,
+        conforms=found.conforms,
+        problem=found.problem,
+        metrics=found.metrics,
+        label=found.label,
+        said=found.said,
+        confidence=found.confidence,
+    )
 
 
-def _key(item: EvalItem, model_hash: str, max_tokens: int) -> str:
+def _key(item: Item, model_hash: str, max_tokens: int) -> str:
     told = msgspec.json.encode((model_hash, item.messages, max_tokens, 0.0), order="deterministic")
     return hashlib.sha256(told).hexdigest()
 

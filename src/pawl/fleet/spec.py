@@ -11,6 +11,7 @@ from pawl.fleet.data import DataSpec
 from pawl.fleet.limits import LimitsSpec, Privacy
 from pawl.fleet.policy import PolicySpec
 from pawl.fleet.routing import RoutingSpec
+from pawl.fleet.source import TaskSourceSpec as TaskSourceSpec
 from pawl.fleet.training import SearchSpec, TrainingSpec
 from pawl.fleet.upstream import UpstreamSpec
 
@@ -28,14 +29,6 @@ class BaseModelSpec(Spec):
     max_quality_loss: float = Field(
         default=0.05, ge=0, description="nats a token that quantising may cost; `pawl base-quality` measures it"
     )
-
-
-class TaskSourceSpec(Spec):
-    """Where an agent's tasks come from."""
-
-    kind: Literal["botocore", "openapi"] = "botocore"
-    location: str | None = Field(default=None, description="path or URL of an OpenAPI 3 document")
-    max_schema_chars: int = Field(default=400, ge=50)
 
 
 class EvaluationSpec(Spec):

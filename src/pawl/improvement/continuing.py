@@ -7,24 +7,15 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from pawl.curation import dataset as datasets
 from pawl.curation import regression
 from pawl.curation.dataset import DatasetVersion, Example
 from pawl.curation.prepare import prompt_of
-from pawl.errors import SourceError
 from pawl.evaluation.forgetting import Forgetting, forgetting
 from pawl.evaluation.report import Comparison, ItemResult
 from pawl.fleet.data import DataSpec
 from pawl.improvement.held_out import side_of
 from pawl.improvement.workplace import Candidate, Workplace
-from pawl.qe.functional_negative import oracle as functional_negative
-from pawl.qe.functional_negative import reference
-from pawl.qe.functional_negative.task import RARE
-from pawl.qe.operations.operation import Operation
-from pawl.qe.task import Task
-from pawl.qe.tasks import task_of
 
 LEAST = 5  # items of a class that has a row of its own
 
@@ -81,33 +72,19 @@ def forgotten(place: Workplace) -> Forgetting | None:
     comparisons = [
         (f"week {n}", c) for n, r in enumerate(rollouts, start=1) if (c := judged(place, r.version)) is not None
     ]
-    return matrix(comparisons, task_of(place.agent.task), place.agent.evaluation.alpha)
+    return matrix(comparisons, place.agent.evaluation.alpha)
 
 
-def matrix(comparisons: Sequence[tuple[str, Comparison]], task: Task, alpha: float) -> Forgetting | None:
+def matrix(comparisons: Sequence[tuple[str, Comparison]], alpha: float) -> Forgetting | None:
     """From the comparisons of promoted challengers, oldest first (pure). Whatever was learnt was learnt from the first
     challenger on, so backward transfer counts from there."""
     if not comparisons:
         return None
     weeks: list[tuple[str, Sequence[ItemResult]]] = [("before", comparisons[0][1].champion.items)]
     weeks += [(name, c.challenger.items) for name, c in comparisons]
-    classes = {i.item: item_class(task, i) for _, items in weeks for i in items}
+    classes = {i.item: i.scenario for _, items in weeks for i in items}
     since = dict.fromkeys({*classes.values(), "other"}, 1)
     return forgetting(weeks, classes.__getitem__, alpha=alpha, learnt=since, least=LEAST)
-
-
-def item_class(task: Task, item: ItemResult) -> str:
-    """The scenario class of a task itself, whatever a model answered: the rarest rule that its schema lets one break,
-    as curation ranks them; "" for tasks without an oracle."""
-    operation = _operation(item)
-    if operation is None:
-        return ""
-    prompt = functional_negative.messages(operation)
-    found = set()
-    for m in reference.mutations(operation.schema):
-        case = {"name": m.name, "payload": m.payload, "expected_status": 400}
-        found.add(task.scenario_of(prompt, msgspec.json.encode({"test_cases": [case]}).decode()))
-    return next((c for c in (*RARE, "missing", "type") if c in found), "")
 
 
 def judged(place: Workplace, number: str) -> Comparison | None:
@@ -115,14 +92,6 @@ def judged(place: Workplace, number: str) -> Comparison | None:
     version = place.registry.version(place.agent_name, number)
     folder = Candidate(place.settings.home / "candidates" / version.tags.get("candidate", "-"))
     return folder.read("comparison", Comparison) if folder.has("comparison") else None
-
-
-def _operation(item: ItemResult) -> Operation | None:
-    text = item.prompt.removeprefix(functional_negative.SYSTEM).strip()
-    try:
-        return functional_negative.parse_task([{"role": "user", "content": text}])
-    except SourceError:
-        return None
 
 
 def _promoted(place: Workplace) -> list[Path]:

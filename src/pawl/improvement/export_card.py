@@ -137,7 +137,7 @@ def _metrics(found: Comparison | None) -> dict[str, Any]:
         return {"note": "the comparison is not on the machine that exported"}
     return {
         "score": found.challenger.score,
-        "valid_json": found.challenger.valid_json,
+        "conforms": found.challenger.conforms,
         "before": {"name": found.champion.name, "score": found.champion.score},
         "difference": found.difference,
         "p_better": found.p_better,

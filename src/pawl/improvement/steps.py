@@ -21,6 +21,7 @@ from pawl.rollout.route import Arm
 from pawl.training.result import Progress, TrainResult
 
 OnProgress = Callable[[str, int, int, str], None]
+GRADERS = 2  # answers graded at a time where that starts processes
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -144,12 +145,12 @@ def train(place: Workplace, dataset: Path, spec: TrainingSpec, on_progress: OnPr
 
 
 def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tuple[Comparison, GateDecision]:
-    """Champion and challenger answer the same operations of services that training never saw."""
+    """Champion and challenger answer the same items of sources that training never saw."""
     from pawl.bootstrap import current_route
     from pawl.evaluation.gate import gate
     from pawl.evaluation.paired import compare
-    from pawl.evaluation.runner import EvalItem, answer_items
-    from pawl.qe.functional_negative import oracle as task
+    from pawl.evaluation.runner import answer_items
+    from pawl.qe.tasks import task_of
     from pawl.registry.adapter_hash import adapter_sha256
     from pawl.serving import vllm_adapters
 
@@ -168,7 +169,8 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
             f"the task {agent.task!r} of {agent.name} has no oracle, so nothing can be judged or promoted"
         )
     picked = random.Random(agent.evaluation.items).sample(held, min(agent.evaluation.items, len(held)))
-    items = [EvalItem(id=o.id, source=o.source, messages=task.messages(o), schema=o.schema) for o in picked]
+    task = task_of(agent.task)
+    items = [msgspec.structs.replace(i, scenario=task.class_of(i)) for i in picked]
     champion = current_route(place.fleet, place.control, agent).champion
     challenger = f"candidate-{lineage.adapter_sha256[:12]}"
     url = place.settings.vllm_url
@@ -189,7 +191,8 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
                 max_tokens=agent.max_tokens,
                 cache_dir=place.settings.home / "answers",
                 model_hash=digest,
-                grade=lambda item, text: task.grade(item.schema, text),
+                graders=1 if task.instant else GRADERS,
+                grade=lambda item, text: task.grade(item.messages, text, item.truth),
                 on_progress=_evaluating(name, on_progress),
             )
         sides.append((name, results))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-Messages = list[dict[str, Any]]  # a prompt, OpenAI chat form
+from pawl.fleet.source import TaskSourceSpec
+from pawl.qe.item import Grade, Item, Messages
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +23,33 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 class Task(Protocol):
     """One task of the fleet. Nothing here raises on foreign prompts or answers: they have no source, class or grade."""
 
+    @property
+    def name(self) -> str:
+        """What fleet.yaml calls it."""
+        ...
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of source that it takes its items from, the default first; empty where clients bring them."""
+        ...
+
+    @property
+    def instant(self) -> bool:
+        """Whether grading is a matter of milliseconds in this process, so that the gateway may do it."""
+        ...
+
+    def items(self, source: TaskSourceSpec) -> Sequence[Item]:
+        """All items of a source, sorted by id; SourceError where it is unusable, in words that say what to do."""
+        ...
+
+    def reference(self, item: Item, rng: random.Random) -> str | None:
+        """An answer that the oracle accepts in full; None where there is none. `rng` varies it."""
+        ...
+
+    def response_schema(self) -> dict[str, Any] | None:
+        """JSON Schema of an answer, for guided decoding; None where answers are no JSON."""
+        ...
+
     def source_of(self, messages: Messages) -> str | None:
         """The source that the prompt itself names, which the split goes by; None where it names none."""
         ...
@@ -30,8 +58,16 @@ class Task(Protocol):
         """The scenario class of an answer, for balance and strata; "" where unknown."""
         ...
 
-    def grade(self, messages: Messages, completion: str) -> float | None:
-        """The oracle's score of an answer, 0..1; None where it cannot be graded, which is not zero."""
+    def class_of(self, item: Item) -> str:
+        """The scenario class of an item itself, whatever is answered, for slices; "" where it has none."""
+        ...
+
+    def grade(self, messages: Messages, completion: str, truth: Any = None) -> Grade | None:
+        """The oracle's word on an answer; None where it cannot be graded, which is not zero.
+
+        `truth` is the item's; without it some prompts cannot be graded. CannotGrade where the oracle itself is out
+        of order.
+        """
         ...
 
     def conforms(self, completion: str) -> bool:
@@ -54,6 +90,22 @@ class Task(Protocol):
 class GenericTask:
     """The task of an agent without an oracle: nothing is known but the prompt's text."""
 
+    name = "generic"
+    kinds: tuple[str, ...] = ()
+    instant = True
+
+    def items(self, source: TaskSourceSpec) -> Sequence[Item]:
+        """None: the clients bring the tasks."""
+        return ()
+
+    def reference(self, item: Item, rng: random.Random) -> str | None:
+        """None: nobody knows the right answer."""
+        return None
+
+    def response_schema(self) -> dict[str, Any] | None:
+        """Any text will do."""
+        return None
+
     def source_of(self, messages: Messages) -> str | None:
         """None: what a client says of the source is all there is."""
         return None
@@ -62,7 +114,11 @@ class GenericTask:
         """Unknown."""
         return ""
 
-    def grade(self, messages: Messages, completion: str) -> float | None:
+    def class_of(self, item: Item) -> str:
+        """Unknown."""
+        return ""
+
+    def grade(self, messages: Messages, completion: str, truth: Any = None) -> Grade | None:
         """None: there is no oracle."""
         return None
 

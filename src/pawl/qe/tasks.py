@@ -6,7 +6,8 @@ from pawl.errors import SourceError
 from pawl.qe.functional_negative.task import FunctionalNegative
 from pawl.qe.task import GenericTask, Task
 
-_BUILT_IN: dict[str, Task] = {"functional-negative": FunctionalNegative(), "generic": GenericTask()}
+_TASKS: tuple[Task, ...] = (FunctionalNegative(), GenericTask())
+_BUILT_IN: dict[str, Task] = {task.name: task for task in _TASKS}
 
 
 def task_of(name: str) -> Task:

@@ -13,10 +13,11 @@ from itertools import islice
 from typing import Any
 
 import jsonschema_rs
+import msgspec
 import orjson
 
 from pawl.errors import SourceError
-from pawl.qe.operations.operation import CaseResult, Grade, Operation
+from pawl.qe.operations.operation import Operation
 from pawl.qe.task import text_of
 
 ASKED = 3
@@ -42,6 +43,23 @@ _HEADS = tuple(
         r"(?P<method>[A-Z]+) (?P<path>\S+) \(operation (?P<id>\S+)\)",
     )
 )
+
+
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one generated test case."""
+
+    name: str
+    outcome: str  # rejected_as_expected, wrongly_accepted, duplicate, bad_status, malformed
+    signature: str = ""  # which rule at which place the payload breaks
+
+
+class CasesGrade(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer's score: the share of its cases that are right and distinct, 0..1."""
+
+    score: float
+    valid_json: bool
+    cases: tuple[CaseResult, ...] = ()
+    problem: str = ""
 
 
 class Undecided(Exception):
@@ -101,7 +119,7 @@ def parse_task(messages: list[dict[str, Any]]) -> Operation:
     return Operation(id=name, source=name.partition(".")[0], method=match["method"], path=match["path"], schema=schema)
 
 
-def grade(schema: dict[str, Any], completion: str) -> Grade:
+def grade(schema: dict[str, Any], completion: str) -> CasesGrade:
     """Score of an answer: right and distinct cases / max(3, cases).
 
     Right: the validator rejects the payload, and the expected status is 400 or 422. Distinct: what it breaks was not
@@ -112,27 +130,18 @@ def grade(schema: dict[str, Any], completion: str) -> Grade:
     """
     validator = compiled(schema)
     if len(completion) > MAX_COMPLETION_BYTES or len(completion.encode(errors="replace")) > MAX_COMPLETION_BYTES:
-        return Grade(score=0.0, valid_json=False, problem=f"longer than {MAX_COMPLETION_BYTES} bytes")
+        return CasesGrade(score=0.0, valid_json=False, problem=f"longer than {MAX_COMPLETION_BYTES} bytes")
     try:
         answer = orjson.loads(completion)
     except ValueError as error:  # lone surrogates arrive here too
-        return Grade(score=0.0, valid_json=False, problem=f"not JSON: {error}"[:120])
+        return CasesGrade(score=0.0, valid_json=False, problem=f"not JSON: {error}"[:120])
     cases = answer.get("test_cases") if isinstance(answer, dict) else None
     if not isinstance(cases, list) or not cases:
-        return Grade(score=0.0, valid_json=True, problem="no list `test_cases`")
+        return CasesGrade(score=0.0, valid_json=True, problem="no list `test_cases`")
     seen: set[str] = set()
     results = tuple(_case(validator, c, seen) for c in cases[:_MAX_CASES])
     right = sum(r.outcome == "rejected_as_expected" for r in results)
-    return Grade(score=right / max(ASKED, len(cases)), valid_json=True, cases=results)
-
-
-def grade_messages(messages: list[dict[str, Any]], completion: str) -> float:
-    """Score of an answer to a prompt of this task.
-
-    Raises:
-        SourceError: the prompt is not of this task; its answer has no score, which is not the same as zero.
-    """
-    return grade(parse_task(messages).schema, completion).score
+    return CasesGrade(score=right / max(ASKED, len(cases)), valid_json=True, cases=results)
 
 
 def signature(schema: dict[str, Any], payload: Any) -> str:

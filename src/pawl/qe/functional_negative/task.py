@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import orjson
 
 from pawl.errors import SourceError
-from pawl.qe.functional_negative import oracle
+from pawl.fleet.source import TaskSourceSpec
+from pawl.qe.functional_negative import oracle, reference
+from pawl.qe.functional_negative.oracle import CasesGrade
 from pawl.qe.functional_negative.variants import variants
-from pawl.qe.operations.operation import Grade, Operation
-from pawl.qe.task import Messages, Variant, user_text
+from pawl.qe.item import Grade, Item, Messages
+from pawl.qe.operations import sources
+from pawl.qe.operations.operation import Operation
+from pawl.qe.task import Variant, user_text
 
 RARE = ("unexpected", "combination", "enum", "range", "length", "pattern")
 _CLASSES = {
@@ -37,6 +42,23 @@ _FAILURES = ("malformed", "wrongly_accepted", "bad_status", "duplicate", "undeci
 class FunctionalNegative:
     """Negative test cases for one HTTP operation, graded by the JSON Schema of its body."""
 
+    name = "functional-negative"
+    kinds = ("botocore", "openapi")
+    instant = True
+
+    def items(self, source: TaskSourceSpec) -> Sequence[Item]:
+        """An item for each operation."""
+        return [Item(id=o.id, source=o.source, messages=oracle.messages(o)) for o in sources.load(source)]
+
+    def reference(self, item: Item, rng: random.Random) -> str | None:
+        """Explicit mutations of a minimal payload, each verified."""
+        operation = _operation(item.messages)
+        return reference.answer(operation.schema, rng, 0.0) if operation else None
+
+    def response_schema(self) -> dict[str, Any] | None:
+        """Three cases of a name, a payload and a status."""
+        return oracle.response_schema()
+
     def source_of(self, messages: Messages) -> str | None:
         """The service or API of the operation."""
         op = _operation(messages)
@@ -45,8 +67,7 @@ class FunctionalNegative:
     def scenario_of(self, messages: Messages, completion: str) -> str:
         """What the answer's cases break: one of `RARE`, `missing` or `type`."""
         grade = _grade(messages, completion)
-        rules = [r for c in grade.cases for r in c.signature.split(";") if r] if grade else []
-        broken = Counter(_CLASS_OF.get(r.partition("@")[0], "combination") for r in rules)
+        broken = _broken(grade) if grade else Counter[str]()
         for name in RARE:
             if broken[name]:
                 return name
@@ -54,10 +75,32 @@ class FunctionalNegative:
             return ""
         return "missing" if broken["missing"] >= broken["type"] else "type"
 
-    def grade(self, messages: Messages, completion: str) -> float | None:
-        """Share of right and distinct cases."""
-        grade = _grade(messages, completion)
-        return grade.score if grade else None
+    def class_of(self, item: Item) -> str:
+        """The rarest rule that the operation's schema lets one break, as curation ranks them."""
+        operation = _operation(item.messages)
+        if operation is None:
+            return ""
+        found = set()
+        for m in reference.mutations(operation.schema):
+            case = {"name": m.name, "payload": m.payload, "expected_status": 400}
+            found.add(self.scenario_of(item.messages, orjson.dumps({"test_cases": [case]}).decode()))
+        return next((c for c in (*RARE, "missing", "type") if c in found), "")
+
+    def grade(self, messages: Messages, completion: str, truth: Any = None) -> Grade | None:
+        """Share of right and distinct cases; the prompt's own schema is all the truth there is."""
+        found = _grade(messages, completion)
+        if found is None:
+            return None
+        asked = max(oracle.ASKED, len(found.cases))
+        outcomes = Counter(c.outcome for c in found.cases)
+        refused = len(found.cases) - outcomes["wrongly_accepted"] - outcomes["malformed"] - outcomes["undecided"]
+        metrics = {
+            "validity": refused / asked,
+            "diversity": len({c.signature for c in found.cases if c.signature}) / asked,
+            "rule_classes": len(_broken(found)) / asked,
+        }
+        problem = found.problem or ", ".join(f"{k} {n}" for k in _FAILURES if (n := outcomes[k]))
+        return Grade(score=found.score, conforms=self.conforms(completion), problem=problem, metrics=metrics)
 
     def conforms(self, completion: str) -> bool:
         """Whether an answer is JSON of the response schema."""
@@ -108,7 +151,13 @@ def _operation(messages: Messages) -> Operation | None:
         return None
 
 
-def _grade(messages: Messages, completion: str) -> Grade | None:
+def _broken(grade: CasesGrade) -> Counter[str]:
+    """How often the answer's cases break a rule of each class."""
+    rules = [r for c in grade.cases for r in c.signature.split(";") if r]
+    return Counter(_CLASS_OF.get(r.partition("@")[0], "combination") for r in rules)
+
+
+def _grade(messages: Messages, completion: str) -> CasesGrade | None:
     try:
         return oracle.grade(oracle.parse_task(messages).schema, completion)
     except SourceError:

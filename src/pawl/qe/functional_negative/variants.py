@@ -19,9 +19,10 @@ from pawl.errors import SourceError
 from pawl.qe.functional_negative.constraints import edited
 from pawl.qe.functional_negative.oracle import MAX_COMPLETION_BYTES, Undecided, parse_task, signature
 from pawl.qe.functional_negative.wording import HEADS, SENTENCES, new_names, new_operation
+from pawl.qe.item import Messages
 from pawl.qe.operations.operation import Operation
 from pawl.qe.operations.schema_walk import keywords, member_names, rebuilt, reshaped
-from pawl.qe.task import Messages, Variant
+from pawl.qe.task import Variant
 
 _TRIES = 4  # for one candidate of a kind, before the next kind has its turn
 _MAX_CASES = 12

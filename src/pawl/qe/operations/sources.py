@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from pawl.errors import SourceError
-from pawl.fleet.spec import TaskSourceSpec
+from pawl.fleet.source import TaskSourceSpec
 from pawl.qe.operations.operation import Operation
 
 
