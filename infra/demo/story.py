@@ -252,7 +252,7 @@ class Story:
     def _poison(self) -> dict[str, Any]:
         """A broken script posts wrong corrections about recent answers; then the weekly run learns from them."""
         from pawl.qe.functional_negative import reference
-        from pawl.qe.functional_negative.oracle import parse_task
+        from pawl.qe.operations.prompt import parsed
 
         since = self.memory.get("poison since")
         if since is None:
@@ -262,7 +262,7 @@ class Story:
             rng = random.Random(13)
             rows: list[dict[str, Any]] = []
             for i in recent:
-                wrong = {"completion": reference.corrupt(parse_task(i.messages).schema, rng)}
+                wrong = {"completion": reference.corrupt(parsed(i.messages).schema, rng)}
                 rows.append({"interaction": i.id, "kind": "correction", "score": 1.0, "detail": wrong})
             self.people.clients().feedback(rows)
             self._say(f"a broken script posted {len(rows)} wrong corrections; the data's own check is switched off")

@@ -24,7 +24,9 @@ Grader = Callable[[list[dict[str, Any]], str], float]
 
 def fleet(settings: Settings) -> FleetSpec:
     """The fleet of this machine."""
-    return load_fleet(settings.fleet)
+    from pawl.qe.tasks import names
+
+    return load_fleet(settings.fleet, names())
 
 
 def control(settings: Settings) -> ControlStore:

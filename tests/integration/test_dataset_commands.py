@@ -21,6 +21,7 @@ from pawl.lake.records import Feedback, Interaction
 from pawl.qe.functional_negative import oracle as task
 from pawl.qe.functional_negative import reference
 from pawl.qe.operations import sources
+from pawl.qe.operations.prompt import parsed
 from tests.integration.test_lake_commands import AGENT, Home
 
 SECRET = "ghp_" + "a1B2c3D4e5" * 3 + "f6G7h8"
@@ -120,7 +121,7 @@ def test_prepare_show_compare_and_erase(
     assert "user1@example.com" in text
     # Every example is still right by the oracle, and none is of a source of the regression suite.
     for e in made.examples:
-        assert task.grade(task.parse_task(e.messages).schema, e.completion).score >= 0.99
+        assert task.grade(parsed(e.messages).schema, e.completion).score >= 0.99
     suite = (tmp_path / "regression" / f"{AGENT}.json").read_text()
     assert suite.count('"cluster"') == 10
     assert {e.source for e in made.train}.isdisjoint(re.findall(r'"source": "([^"]+)"', suite))

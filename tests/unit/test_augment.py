@@ -21,6 +21,8 @@ from pawl.qe.functional_negative.variants import KINDS
 from pawl.qe.item import Grade, Messages
 from pawl.qe.operations import sources
 from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.prompt import parsed
+from pawl.qe.operations.validator import signature
 from pawl.qe.task import GenericTask, Variant
 from pawl.qe.tasks import task_of
 
@@ -39,7 +41,7 @@ def real() -> list[Example]:
 
 
 def taken_apart(messages: Messages, completion: str) -> tuple[Operation, list[dict[str, Any]]]:
-    return oracle.parse_task(messages), orjson.loads(completion)["test_cases"]
+    return parsed(messages), orjson.loads(completion)["test_cases"]
 
 
 # What is accepted
@@ -53,9 +55,9 @@ def test_what_is_accepted_holds_by_an_independent_look(real: list[Example]) -> N
         parent = parents[e.interactions]
         op, cases = taken_apart(e.messages, e.completion)
         jsonschema.Draft202012Validator.check_schema(op.schema, format_checker=None)  # patterns are Java's
-        assert oracle.grade(oracle.parse_task(e.messages).schema, e.completion).score == e.quality >= 0.99
+        assert oracle.grade(parsed(e.messages).schema, e.completion).score == e.quality >= 0.99
         jsonschema.validate(orjson.loads(e.completion), oracle.response_schema())
-        assert len({oracle.signature(op.schema, c["payload"]) for c in cases}) == 3
+        assert len({signature(op.schema, c["payload"]) for c in cases}) == 3
         assert op.source == e.source == parent.source
         assert e.scenario == task.scenario_of(parent.messages, parent.completion)
         assert (e.kind, e.split) == ("variant", "train") and e.id != parent.id
@@ -75,9 +77,7 @@ def test_the_same_arguments_give_the_same_variants(real: list[Example]) -> None:
 
 def test_wrong_answers_have_no_accepted_variants(real: list[Example]) -> None:
     bad = [
-        msgspec.structs.replace(
-            e, completion=reference.corrupt(oracle.parse_task(e.messages).schema, random.Random(e.id))
-        )
+        msgspec.structs.replace(e, completion=reference.corrupt(parsed(e.messages).schema, random.Random(e.id)))
         for e in real
     ]
     made, counts = augment(bad[:10], 1.0, task, 1, 0.99)

@@ -63,3 +63,12 @@ def test_nonsense_is_an_error_with_a_line(tmp_path: Path, text: str) -> None:
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="PAWL_FLEET"):
         load(tmp_path / "none.yaml")
+
+
+def test_an_unknown_task_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yaml"
+    path.write_text(GOOD.replace("task: functional-negative", "task: poetry"))
+    with pytest.raises(ConfigError, match=r"line \d+: agents.0.task: no task is called 'poetry'; write one of a, b"):
+        load(path, ("a", "b"))
+    path.write_text(GOOD.replace("task: functional-negative", "task: my_tasks:Poetry"))
+    assert load(path, ("a", "b")).agents[0].task == "my_tasks:Poetry"

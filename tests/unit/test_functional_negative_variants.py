@@ -22,7 +22,9 @@ from pawl.qe.functional_negative.variants import KINDS
 from pawl.qe.functional_negative.wording import new_names
 from pawl.qe.operations import sources
 from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.prompt import parsed
 from pawl.qe.operations.schema_walk import member_names, rebuilt, reshaped
+from pawl.qe.operations.validator import compiled, signature
 from pawl.qe.task import Messages, Variant
 from pawl.qe.tasks import task_of
 
@@ -75,7 +77,7 @@ def offered(e: Example, kind: str, n: int = 3) -> list[Variant]:
 
 
 def taken_apart(messages: Messages, completion: str) -> tuple[Operation, list[dict[str, Any]]]:
-    return oracle.parse_task(messages), orjson.loads(completion)["test_cases"]
+    return parsed(messages), orjson.loads(completion)["test_cases"]
 
 
 def test_members_are_renamed_everywhere_alike(real: list[Example]) -> None:
@@ -184,7 +186,7 @@ def test_payloads_follow_a_bound_by_the_same_distance(seed: int) -> None:
     kept: dict[str, Any] = {"s": "abcd", "n": 7, "l": [1, 2, 3]}
     broken: dict[str, Any] = {"s": "a" * 11, "n": 3, "l": [1] * 5}
     new, (still_kept, still_broken) = edited(schema, [kept, broken], random.Random(seed))
-    assert oracle.compiled(new).is_valid(still_kept)
+    assert compiled(new).is_valid(still_kept)
     for name, key, distance in (("s", "maxLength", 2), ("n", "minimum", -1), ("l", "maxItems", 1)):
         value = still_broken[name]
         if key in new["properties"][name]:
@@ -199,8 +201,8 @@ def test_other_constraints_are_broken_in_the_same_way(real: list[Example]) -> No
             new, new_cases = taken_apart(v.messages, v.completion)
             assert new.schema != op.schema and list(new.schema["properties"]) == list(op.schema["properties"])
             for old_case, new_case in zip(cases, new_cases, strict=True):
-                before = oracle.signature(op.schema, old_case["payload"])
-                assert oracle.signature(new.schema, new_case["payload"]) == before
+                before = signature(op.schema, old_case["payload"])
+                assert signature(new.schema, new_case["payload"]) == before
             followed += [c["payload"] for c in cases] != [c["payload"] for c in new_cases]
     assert followed > 30, "some payloads had to follow"
 
@@ -214,7 +216,7 @@ def test_bounds_that_a_case_could_name_are_left_alone() -> None:
 def test_other_words_ask_the_same(real: list[Example]) -> None:
     for e in real[:30]:
         for v in offered(e, "reworded"):
-            assert oracle.parse_task(v.messages) == oracle.parse_task(e.messages)
+            assert parsed(v.messages) == parsed(e.messages)
             assert v.completion == e.completion and v.messages != e.messages
             assert [m["role"] for m in v.messages] == ["system", "user"]
     own = [{"role": "system", "content": "Our own words."}, real[0].messages[1]]
@@ -225,7 +227,7 @@ def test_other_words_ask_the_same(real: list[Example]) -> None:
 def test_another_operation_is_of_the_same_source(real: list[Example]) -> None:
     for e in real:
         for v in offered(e, "renamed_operation"):
-            old, new = oracle.parse_task(e.messages), oracle.parse_task(v.messages)
+            old, new = parsed(e.messages), parsed(v.messages)
             assert (new.source, new.schema, new.method) == (old.source, old.schema, old.method)
             assert (new.id, new.path) != (old.id, old.path)
             assert [p for p in old.path.split("/") if p.startswith("{")] == [

@@ -21,6 +21,8 @@ from pawl.qe.functional_negative import oracle as task
 from pawl.qe.functional_negative import reference
 from pawl.qe.operations.openapi_schema import resolve
 from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.prompt import parsed
+from pawl.qe.operations.validator import compiled
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -131,7 +133,7 @@ JSON = st.recursive(
 @given(st.lists(JSON, min_size=1, max_size=6))
 def test_right_cases_are_really_rejected_and_differ(payloads: list[Any]) -> None:
     grade = task.grade(SCHEMA, answer(*[{"name": "n", "payload": p, "expected_status": 400} for p in payloads]))
-    validator = task.compiled(SCHEMA)
+    validator = compiled(SCHEMA)
     right = [(c, p) for c, p in zip(grade.cases, payloads, strict=True) if c.outcome == "rejected_as_expected"]
     assert not any(validator.is_valid(p) for _, p in right)
     assert len({c.signature for c, _ in right}) == len(right)
@@ -148,10 +150,10 @@ OP = Operation(id="shop.Order", source="shop", method="POST", path="/orders/{id}
 
 def test_prompt_round_trip_in_both_content_forms() -> None:
     chat = task.messages(OP)
-    assert task.parse_task(chat) == OP
+    assert parsed(chat) == OP
     parts = [chat[0], {"role": "user", "content": [{"type": "text", "text": chat[1]["content"]}]}]
-    assert task.parse_task(parts) == OP
-    assert task.grade(task.parse_task(chat).schema, answer(MISSING, EMPTY, LOW)).score == 1.0
+    assert parsed(parts) == OP
+    assert task.grade(parsed(chat).schema, answer(MISSING, EMPTY, LOW)).score == 1.0
     assert sum(len(m["content"]) for m in chat) < 420, "prompts must stay short: a small model reads them"
 
 
@@ -160,7 +162,7 @@ def test_prompt_round_trip_in_both_content_forms() -> None:
 )
 def test_a_foreign_prompt_has_no_score(text: str) -> None:
     with pytest.raises(SourceError):
-        task.grade(task.parse_task([{"role": "user", "content": text}]).schema, answer(MISSING))
+        task.grade(parsed([{"role": "user", "content": text}]).schema, answer(MISSING))
 
 
 def test_a_prompt_cannot_make_the_grader_fetch() -> None:
@@ -180,13 +182,13 @@ def test_a_prompt_cannot_make_the_grader_fetch() -> None:
         thread.start()
         prompt = f'POST / a.B\n{{"$ref":"http://127.0.0.1:{server.getsockname()[1]}/x"}}'
         with pytest.raises(SourceError, match="JSON Schema"):
-            task.grade(task.parse_task([{"role": "user", "content": prompt}]).schema, answer(MISSING))
+            task.grade(parsed([{"role": "user", "content": prompt}]).schema, answer(MISSING))
         thread.join()
     assert callers == []
 
 
 def test_response_schema_allows_the_reference_and_forbids_its_faults() -> None:
-    validator = task.compiled(task.response_schema())
+    validator = compiled(task.response_schema())
     assert validator.is_valid(orjson.loads(answer(MISSING, EMPTY, LOW)))
     assert not validator.is_valid(orjson.loads(answer(MISSING, EMPTY)))
     assert not validator.is_valid(orjson.loads(answer(MISSING, EMPTY, {**LOW, "expected_status": 200})))

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from pawl.fleet.spec import TaskSourceSpec
 from pawl.qe.functional_negative import reference
-from pawl.qe.functional_negative.oracle import compiled, grade, response_schema
+from pawl.qe.functional_negative.oracle import grade, response_schema
 from pawl.qe.operations import sources
 from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.validator import compiled
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -11,9 +11,11 @@ import pytest
 
 from pawl.errors import SourceError
 from pawl.fleet.spec import TaskSourceSpec
-from pawl.qe.functional_negative.oracle import compiled, messages, parse_task
+from pawl.qe.functional_negative.oracle import messages
 from pawl.qe.operations import botocore_source, sources
 from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.prompt import parsed
+from pawl.qe.operations.validator import compiled
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def test_thousands_of_small_distinct_tasks(operations: list[Operation]) -> None:
 
 def test_prompt_tells_the_whole_task(operations: list[Operation]) -> None:
     for op in operations:
-        assert parse_task(messages(op)) == op
+        assert parsed(messages(op)) == op
 
 
 def test_every_schema_compiles(operations: list[Operation]) -> None:

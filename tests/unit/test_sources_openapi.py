@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field
 
 from pawl.errors import SourceError
 from pawl.fleet.spec import TaskSourceSpec
-from pawl.qe.functional_negative.oracle import compiled
 from pawl.qe.operations import openapi_source, sources
+from pawl.qe.operations.validator import compiled
 
 
 class Colour(StrEnum):

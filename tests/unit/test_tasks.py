@@ -17,6 +17,7 @@ from pawl.qe.functional_negative import oracle, reference
 from pawl.qe.functional_negative.wording import HEADS
 from pawl.qe.operations import sources
 from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.prompt import parsed
 from pawl.qe.task import Task
 from pawl.qe.tasks import task_of
 
@@ -151,7 +152,7 @@ def test_content_is_the_task_alone() -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_every_form_of_the_head_line_names_the_operation(head: str) -> None:
     text = head.format(method="GET", path="/a/{B+}?c=d", id="shop.AddItem") + "\n{}"
-    op = oracle.parse_task([{"role": "user", "content": text}])
+    op = parsed([{"role": "user", "content": text}])
     assert (op.method, op.path, op.id, op.source) == ("GET", "/a/{B+}?c=d", "shop.AddItem", "shop")
 
 

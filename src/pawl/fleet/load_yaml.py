@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from pawl.fleet.prices_genai import with_prices
 from pawl.fleet.spec import FleetSpec
 
 
-def load(path: Path) -> FleetSpec:
-    """The fleet declared in `path`, every upstream priced. ConfigError lists every problem with its line."""
+def load(path: Path, tasks: Collection[str] = ()) -> FleetSpec:
+    """The fleet declared in `path`, every upstream priced. ConfigError lists every problem with its line.
+
+    `tasks` are the names of the built-in tasks; where given, an agent's must be one of them, or `module:Class`.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as e:
@@ -28,7 +32,7 @@ def load(path: Path) -> FleetSpec:
     if not isinstance(tree, dict):
         raise ConfigError(str(path), ["line 1: must be a mapping with base_model, upstreams and agents"])
     try:
-        return with_prices(FleetSpec.model_validate(_plain(tree)), str(path))
+        spec = with_prices(FleetSpec.model_validate(_plain(tree)), str(path))
     except ValidationError as e:
         problems = []
         for error in e.errors():
@@ -37,6 +41,15 @@ def load(path: Path) -> FleetSpec:
             for part in message.split("; "):
                 problems.append(f"line {_line(tree, error['loc'])}: {place}: {part}")
         raise ConfigError(str(path), problems) from e
+    unknown = [
+        f"line {_line(tree, ('agents', n, 'task'))}: agents.{n}.task: no task is called {a.task!r}; write one of "
+        f"{', '.join(tasks)}, or module:Class of your own"
+        for n, a in enumerate(spec.agents)
+        if tasks and a.task not in tasks and ":" not in a.task
+    ]
+    if unknown:
+        raise ConfigError(str(path), unknown)
+    return spec
 
 
 def _line(tree: Any, loc: tuple[int | str, ...]) -> int:

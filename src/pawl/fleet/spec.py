@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
 from pawl.fleet.base import Spec
@@ -66,8 +64,10 @@ class AgentSpec(Spec):
     """One task of the fleet; its name is the OpenAI `model` that clients send."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{1,60}$")
-    task: Literal["functional-negative", "generic"] = Field(
-        description="which built-in task and grader; generic: none, so that it is served and recorded, but not judged"
+    task: str = Field(
+        pattern=r"^([a-z][a-z0-9-]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
+        description="a built-in task with its oracle (`pawl agent tasks` lists them), or module:Class of your own; "
+        "generic: without an oracle, so that it is served and recorded, but not judged",
     )
     source: TaskSourceSpec = TaskSourceSpec()
     first_champion: str = Field(default="local", description="upstream that answers before any adapter does")

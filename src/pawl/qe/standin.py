@@ -19,7 +19,7 @@ import orjson
 
 from pawl.errors import SourceError
 from pawl.qe.functional_negative import reference
-from pawl.qe.functional_negative.oracle import parse_task
+from pawl.qe.operations.prompt import parsed
 
 MODEL = "stand-in"
 FINGERPRINT = "pawl-stand-in-not-a-model"
@@ -55,7 +55,7 @@ def reply(messages: list[dict[str, Any]], behaviour: Behaviour) -> str:
     """
     key = orjson.dumps([behaviour.seed, messages], option=orjson.OPT_SORT_KEYS)
     rng = random.Random(hashlib.sha256(key).digest())
-    return reference.answer(parse_task(messages).schema, rng, behaviour.faulty)
+    return reference.answer(parsed(messages).schema, rng, behaviour.faulty)
 
 
 def estimate_tokens(text: str) -> int:

@@ -7,9 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
+import orjson
 
+from pawl.errors import SourceError
 from pawl.fleet.source import TaskSourceSpec
 from pawl.qe.item import Grade, Item, Messages
+
+LONGEST_ANSWER = 64 * 1024  # characters that an oracle reads
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,10 +91,13 @@ class Task(Protocol):
         ...
 
 
-class GenericTask:
-    """The task of an agent without an oracle: nothing is known but the prompt's text."""
+class TaskDefaults:
+    """What holds for a task until its own class says otherwise: nothing is known but the prompt's text.
 
-    name = "generic"
+    A task of one's own sets `name` and `kinds`, and writes `items`, `grade`, `reference` and `response_schema`.
+    """
+
+    name = ""
     kinds: tuple[str, ...] = ()
     instant = True
 
@@ -115,16 +122,24 @@ class GenericTask:
         return ""
 
     def class_of(self, item: Item) -> str:
-        """Unknown."""
-        return ""
+        """What the item says of itself."""
+        return item.scenario
 
     def grade(self, messages: Messages, completion: str, truth: Any = None) -> Grade | None:
         """None: there is no oracle."""
         return None
 
     def conforms(self, completion: str) -> bool:
-        """Whether there is an answer at all."""
-        return bool(completion.strip())
+        """Whether an answer is JSON of the response schema; without one, whether there is an answer at all."""
+        schema = self.response_schema()
+        if schema is None:
+            return bool(completion.strip())
+        from pawl.qe.operations.validator import compiled
+
+        try:
+            return len(completion) <= LONGEST_ANSWER and bool(compiled(schema).is_valid(orjson.loads(completion)))
+        except ValueError:
+            return False
 
     def content_of(self, messages: Messages) -> str:
         """The text of the user's messages."""
@@ -137,6 +152,27 @@ class GenericTask:
     def cluster_key(self, messages: Messages, completion: str) -> str:
         """Unknown."""
         return ""
+
+
+class GenericTask(TaskDefaults):
+    """The task of an agent without an oracle."""
+
+    name = "generic"
+
+
+def kind_of(task: Task, source: TaskSourceSpec) -> str:
+    """The kind of source to take items from; SourceError where the task takes none of that kind."""
+    kind = source.kind or task.kinds[0]
+    if kind not in task.kinds:
+        raise SourceError(f"task {task.name} takes its items from {' or '.join(task.kinds)}, not from kind {kind}")
+    return kind
+
+
+def location_of(task: Task, source: TaskSourceSpec) -> str:
+    """The path or URL that a source must name; SourceError where it names none."""
+    if not source.location:
+        raise SourceError(f"task {task.name} with source kind {source.kind} needs `location`: a path or URL")
+    return source.location
 
 
 def user_text(messages: Messages) -> str:

@@ -1,22 +1,42 @@
-"""Which task an agent's spec names."""
+"""Which task an agent's spec names: a built-in one, or a class of the user's own."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+from importlib import import_module
+
 from pawl.errors import SourceError
-from pawl.qe.functional_negative.task import FunctionalNegative
 from pawl.qe.task import GenericTask, Task
 
-_TASKS: tuple[Task, ...] = (FunctionalNegative(), GenericTask())
-_BUILT_IN: dict[str, Task] = {task.name: task for task in _TASKS}
+# Imported when they are asked for: some oracles need more than others, and the gateway starts without any.
+_BUILT_IN = {
+    "functional-negative": "pawl.qe.functional_negative.task:FunctionalNegative",
+}
 
 
+def names() -> tuple[str, ...]:
+    """Names of the built-in tasks; `generic`, the last, is that of an agent without an oracle."""
+    return (*_BUILT_IN, GenericTask.name)
+
+
+@lru_cache(maxsize=64)
 def task_of(name: str) -> Task:
-    """The task of that name; `generic` is that of an agent without an oracle.
+    """The task of that name: a built-in one, or `module:Class` of the user's own.
 
     Raises:
-        SourceError: there is no such task.
+        SourceError: there is no such task, or its module cannot be imported.
     """
-    found = _BUILT_IN.get(name)
-    if found is None:
-        raise SourceError(f"no task is called {name!r}: in fleet.yaml write one of {', '.join(_BUILT_IN)}")
-    return found
+    if name == GenericTask.name:
+        return GenericTask()
+    where = _BUILT_IN.get(name, name if ":" in name else None)
+    if where is None:
+        known = ", ".join(names())
+        raise SourceError(
+            f"no task is called {name!r}: in fleet.yaml write one of {known}, or module:Class of your own"
+        )
+    module, _, attribute = where.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise SourceError(f"task {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    return found  # type: ignore[no-any-return]

@@ -6,42 +6,24 @@ refuse. The oracle is the schema itself: a case is right when a validator really
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 import jsonschema_rs
 import msgspec
 import orjson
 
-from pawl.errors import SourceError
 from pawl.qe.operations.operation import Operation
-from pawl.qe.task import text_of
+from pawl.qe.operations.prompt import told
+from pawl.qe.operations.validator import Undecided, compiled, signature_by
 
 ASKED = 3
 MAX_COMPLETION_BYTES = 64 * 1024
-MAX_SCHEMA_BYTES = 64 * 1024
 _MAX_CASES = 12  # graded; further ones only enlarge the denominator
-_MAX_ERRORS = 6  # of one payload that make its signature
 _SENSIBLE = (400, 422)
-# Real-world patterns can backtrack for ever; at 10,000 steps one costs about 0.2 ms.
-_REGEX = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=4_000_000)
-_UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
 
 SYSTEM = (
     "Write 3 negative API test cases as compact JSON: "
     '{"test_cases":[{"name":"...","payload":{...},"expected_status":400}]}'
-)
-# The first is the one that `messages` writes; the others are the same in other words, for variants of examples.
-_HEADS = tuple(
-    re.compile(head)
-    for head in (
-        r"(?P<method>[A-Z]+) (?P<path>\S+) (?P<id>\S+)",
-        r"Operation (?P<id>\S+): (?P<method>[A-Z]+) (?P<path>\S+)",
-        r"(?P<method>[A-Z]+) (?P<path>\S+) \(operation (?P<id>\S+)\)",
-    )
 )
 
 
@@ -62,17 +44,9 @@ class CasesGrade(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
-class Undecided(Exception):
-    """The validator reached its backtracking bound before it knew."""
-
-
 def messages(op: Operation) -> list[dict[str, Any]]:
     """The task as chat messages: one short system sentence, then `METHOD path id` and the compact schema."""
-    schema = orjson.dumps(op.schema).decode()
-    return [
-        {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"{op.method} {op.path} {op.id}\n{schema}"},
-    ]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": told(op)}]
 
 
 def response_schema() -> dict[str, Any]:
@@ -93,30 +67,6 @@ def response_schema() -> dict[str, Any]:
         "required": ["test_cases"],
         "additionalProperties": False,
     }
-
-
-def parse_task(messages: list[dict[str, Any]]) -> Operation:
-    """The operation that a prompt asks about, read from its last user message.
-
-    Raises:
-        SourceError: the prompt is not one of this task, so that its answer cannot be graded.
-    """
-    text = next((text_of(m.get("content")) for m in reversed(messages) if m.get("role") == "user"), "")
-    head, _, body = text.strip().partition("\n")
-    match = next((m for form in _HEADS if (m := form.fullmatch(head.strip()))), None)
-    if match is None or len(body.encode(errors="replace")) > MAX_SCHEMA_BYTES:
-        raise SourceError(
-            "not a functional-negative prompt: the user message must be `METHOD path id`, a line break, and the "
-            f"JSON Schema of the body (at most {MAX_SCHEMA_BYTES} bytes)"
-        )
-    try:
-        schema = orjson.loads(body)
-    except ValueError as error:
-        raise SourceError(f"the prompt's JSON Schema is not JSON: {error}") from error
-    if not isinstance(schema, dict):
-        raise SourceError("the prompt's JSON Schema must be a JSON object")
-    name = match["id"]
-    return Operation(id=name, source=name.partition(".")[0], method=match["method"], path=match["path"], schema=schema)
 
 
 def grade(schema: dict[str, Any], completion: str) -> CasesGrade:
@@ -144,47 +94,13 @@ def grade(schema: dict[str, Any], completion: str) -> CasesGrade:
     return CasesGrade(score=right / max(ASKED, len(cases)), valid_json=True, cases=results)
 
 
-def signature(schema: dict[str, Any], payload: Any) -> str:
-    """Which rules at which places a payload breaks; empty where it breaks none.
-
-    Raises:
-        Undecided: only a bounded pattern said no.
-        SourceError: the schema is not usable.
-        ValueError: the payload is nested deeper than the validator goes.
-    """
-    return _signature(compiled(schema), payload)
-
-
-@lru_cache(maxsize=16384)
-def pattern_compiles(pattern: str) -> bool:
-    """Whether the validator's engine takes this pattern."""
-    try:
-        jsonschema_rs.Draft202012Validator({"pattern": pattern}, pattern_options=_REGEX, offline=True)
-    except ValueError:
-        return False
-    return True
-
-
-def compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-    """The validator of a schema; kept for the next answer to the same operation.
-
-    Raises:
-        SourceError: not a JSON Schema 2020-12, or one that refers to the outside.
-    """
-    try:
-        key = orjson.dumps(schema)
-    except TypeError as error:  # nested deeper than the encoder goes
-        raise SourceError(f"not a usable JSON Schema 2020-12: {error}") from error
-    return _validator(key)
-
-
 def _case(validator: jsonschema_rs.Draft202012Validator, case: Any, seen: set[str]) -> CaseResult:
     name = case.get("name") if isinstance(case, dict) else None
     if not isinstance(name, str) or not name or "payload" not in case:
         return CaseResult(name=str(name or "")[:80], outcome="malformed")
     name = name[:80]
     try:
-        broken = _signature(validator, case["payload"])
+        broken = signature_by(validator, case["payload"])
     except Undecided:
         return CaseResult(name=name, outcome="undecided")
     except ValueError:
@@ -198,36 +114,3 @@ def _case(validator: jsonschema_rs.Draft202012Validator, case: Any, seen: set[st
         return CaseResult(name=name, outcome="duplicate", signature=broken)
     seen.add(broken)
     return CaseResult(name=name, outcome="rejected_as_expected", signature=broken)
-
-
-def _signature(validator: jsonschema_rs.Draft202012Validator, payload: Any) -> str:
-    errors = list(islice(validator.iter_errors(payload), 4 * _MAX_ERRORS))
-    decided = [e for e in errors if not _doubtful(e)]
-    if errors and not decided:
-        raise Undecided
-    return ";".join(sorted({_rule(e) for e in decided[:_MAX_ERRORS]}))
-
-
-def _rule(error: Any) -> str:
-    """Keyword and place; for missing and unexpected members also which, since their place is the parent."""
-    kind = error.kind
-    which = getattr(kind, "property", None) or getattr(kind, "unexpected", None) or ""
-    # Any index of an array is the same place: ten wrong items are one idea, not ten.
-    place = "/".join("*" if isinstance(p, int) else str(p) for p in error.instance_path)
-    return f"{kind.name}@{place}" + (f":{which}" if which else "")
-
-
-def _doubtful(error: Any) -> bool:
-    """Whether an error only says that a bound was reached, here or in every branch of an anyOf."""
-    if type(error.kind).__name__.endswith(_UNDECIDED):
-        return True
-    branches: Iterable[Any] = getattr(error.kind, "context", None) or ()
-    return any(any(_doubtful(e) for e in branch) for branch in branches)
-
-
-@lru_cache(maxsize=2048)
-def _validator(schema: bytes) -> jsonschema_rs.Draft202012Validator:
-    try:
-        return jsonschema_rs.Draft202012Validator(orjson.loads(schema), pattern_options=_REGEX, offline=True)
-    except (ValueError, jsonschema_rs.ReferencingError) as error:
-        raise SourceError(f"not a usable JSON Schema 2020-12: {str(error)[:200]}") from error

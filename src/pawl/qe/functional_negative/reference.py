@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from pawl.qe.functional_negative.oracle import Undecided, compiled, signature
+from pawl.qe.operations.validator import Undecided, compiled, signature
 
 _NOTHING = object()
 _SHORT = 100  # characters of a compact payload; longer ones are a last resort

@@ -22,7 +22,8 @@ from pawl.qe.functional_negative.variants import variants
 from pawl.qe.item import Grade, Item, Messages
 from pawl.qe.operations import sources
 from pawl.qe.operations.operation import Operation
-from pawl.qe.task import Variant, user_text
+from pawl.qe.operations.prompt import parsed
+from pawl.qe.task import TaskDefaults, Variant, kind_of, user_text
 
 RARE = ("unexpected", "combination", "enum", "range", "length", "pattern")
 _CLASSES = {
@@ -39,15 +40,15 @@ _CLASS_OF = {keyword: name for name, keywords in _CLASSES.items() for keyword in
 _FAILURES = ("malformed", "wrongly_accepted", "bad_status", "duplicate", "undecided")
 
 
-class FunctionalNegative:
+class FunctionalNegative(TaskDefaults):
     """Negative test cases for one HTTP operation, graded by the JSON Schema of its body."""
 
     name = "functional-negative"
     kinds = ("botocore", "openapi")
-    instant = True
 
     def items(self, source: TaskSourceSpec) -> Sequence[Item]:
         """An item for each operation."""
+        kind_of(self, source)
         return [Item(id=o.id, source=o.source, messages=oracle.messages(o)) for o in sources.load(source)]
 
     def reference(self, item: Item, rng: random.Random) -> str | None:
@@ -97,19 +98,10 @@ class FunctionalNegative:
         metrics = {
             "validity": refused / asked,
             "diversity": len({c.signature for c in found.cases if c.signature}) / asked,
-            "rule_classes": len(_broken(found)) / asked,
+            "class_coverage": min(1.0, len(_broken(found)) / oracle.ASKED),
         }
         problem = found.problem or ", ".join(f"{k} {n}" for k in _FAILURES if (n := outcomes[k]))
         return Grade(score=found.score, conforms=self.conforms(completion), problem=problem, metrics=metrics)
-
-    def conforms(self, completion: str) -> bool:
-        """Whether an answer is JSON of the response schema."""
-        if len(completion) > oracle.MAX_COMPLETION_BYTES:
-            return False
-        try:
-            return bool(_RESPONSE.is_valid(orjson.loads(completion)))
-        except ValueError:
-            return False
 
     def content_of(self, messages: Messages) -> str:
         """`METHOD path name` without the service's prefix, and the compact schema; a foreign prompt's user text."""
@@ -141,12 +133,9 @@ class FunctionalNegative:
         return "too_few" if len(grade.cases) < oracle.ASKED else "too_many"
 
 
-_RESPONSE = oracle.compiled(oracle.response_schema())
-
-
 def _operation(messages: Messages) -> Operation | None:
     try:
-        return oracle.parse_task(messages)
+        return parsed(messages)
     except SourceError:
         return None
 
@@ -159,6 +148,6 @@ def _broken(grade: CasesGrade) -> Counter[str]:
 
 def _grade(messages: Messages, completion: str) -> CasesGrade | None:
     try:
-        return oracle.grade(oracle.parse_task(messages).schema, completion)
+        return oracle.grade(parsed(messages).schema, completion)
     except SourceError:
         return None

@@ -17,11 +17,13 @@ import orjson
 
 from pawl.errors import SourceError
 from pawl.qe.functional_negative.constraints import edited
-from pawl.qe.functional_negative.oracle import MAX_COMPLETION_BYTES, Undecided, parse_task, signature
+from pawl.qe.functional_negative.oracle import MAX_COMPLETION_BYTES
 from pawl.qe.functional_negative.wording import HEADS, SENTENCES, new_names, new_operation
 from pawl.qe.item import Messages
 from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.prompt import parsed
 from pawl.qe.operations.schema_walk import keywords, member_names, rebuilt, reshaped
+from pawl.qe.operations.validator import Undecided, signature
 from pawl.qe.task import Variant
 
 _TRIES = 4  # for one candidate of a kind, before the next kind has its turn
@@ -164,7 +166,7 @@ def _item(messages: Messages, completion: str) -> _Item | None:
     if len(completion) > MAX_COMPLETION_BYTES:
         return None
     try:
-        op = parse_task(messages)
+        op = parsed(messages)
         answer = orjson.loads(completion)
         cases = answer.get("test_cases") if isinstance(answer, dict) else None
         if not isinstance(cases, list) or not 0 < len(cases) <= _MAX_CASES or not all(map(_whole, cases)):

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from pawl.errors import SourceError
-from pawl.qe.functional_negative.oracle import pattern_compiles
 from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.validator import pattern_compiles
 
 _DOTS = re.compile(r"[^A-Za-z0-9-]+")
 # Java reads these differently from the validator's engine: class intersection, and POSIX classes by name.

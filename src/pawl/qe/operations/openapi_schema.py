@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote
 
-from pawl.qe.functional_negative.oracle import pattern_compiles
+from pawl.qe.operations.validator import pattern_compiles
 
 # Keywords that constrain a body; everything else (titles, examples, formats) only costs tokens.
 _PLAIN = (

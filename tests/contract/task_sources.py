@@ -1,0 +1,7 @@
+"""Where the contract tests take each built-in task's items from: the default source, or a small file of the tests."""
+
+from __future__ import annotations
+
+from pawl.fleet.source import TaskSourceSpec
+
+SOURCES: dict[str, TaskSourceSpec] = {"functional-negative": TaskSourceSpec()}
