@@ -4,4 +4,7 @@ from __future__ import annotations
 
 from pawl.fleet.source import TaskSourceSpec
 
-SOURCES: dict[str, TaskSourceSpec] = {"functional-negative": TaskSourceSpec()}
+SOURCES: dict[str, TaskSourceSpec] = {
+    "functional-negative": TaskSourceSpec(),
+    "flaky-detection": TaskSourceSpec(),
+}

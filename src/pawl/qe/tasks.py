@@ -11,6 +11,7 @@ from pawl.qe.task import GenericTask, Task
 # Imported when they are asked for: some oracles need more than others, and the gateway starts without any.
 _BUILT_IN = {
     "functional-negative": "pawl.qe.functional_negative.task:FunctionalNegative",
+    "flaky-detection": "pawl.qe.flaky_detection.task:FlakyDetection",
 }
 
 

@@ -1,0 +1,1 @@
+"""The agent `flaky-detection`: a test and some reruns of it, is it flaky, and why?"""
