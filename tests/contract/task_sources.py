@@ -7,4 +7,6 @@ from pawl.fleet.source import TaskSourceSpec
 SOURCES: dict[str, TaskSourceSpec] = {
     "functional-negative": TaskSourceSpec(),
     "flaky-detection": TaskSourceSpec(),
+    "security-review": TaskSourceSpec(),
+    "security-auth": TaskSourceSpec(),
 }

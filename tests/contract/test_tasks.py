@@ -60,10 +60,14 @@ def test_rubbish_scores_nothing_and_is_no_error(task: Task, answer: str) -> None
 
 
 def test_another_items_answer_is_worth_less(task: Task) -> None:
-    one, *others = some(task.name)
+    one = some(task.name)[0]
+    mine = task.reference(one, random.Random(1))
+    # Where a task names one of a few classes, many items have the same right answer.
+    sample = random.Random(5).sample(list(items_of(task.name)), min(5 * SOME, len(items_of(task.name))))
+    others = [a for i in sample if (a := task.reference(i, random.Random(1)) or "") != mine]
     scores = []
-    for item in others:
-        grade = task.grade(one.messages, task.reference(item, random.Random(1)) or "", one.truth)
+    for answer in others:
+        grade = task.grade(one.messages, answer, one.truth)
         assert grade is not None and 0 <= grade.score <= 1
         scores.append(grade.score)
     assert min(scores) < 0.99

@@ -12,6 +12,8 @@ from pawl.qe.task import GenericTask, Task
 _BUILT_IN = {
     "functional-negative": "pawl.qe.functional_negative.task:FunctionalNegative",
     "flaky-detection": "pawl.qe.flaky_detection.task:FlakyDetection",
+    "security-review": "pawl.qe.security_review.task:SecurityReview",
+    "security-auth": "pawl.qe.security_review.task:SecurityAuth",
 }
 
 

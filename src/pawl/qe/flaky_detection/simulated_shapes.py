@@ -35,7 +35,7 @@ def never(_rng: random.Random) -> bool:
 
 def _slower_than(seconds: float, typical: float, spread: float) -> Fails:
     """A job of lognormal duration with that median (seconds) that is waited for too briefly."""
-    return lambda rng: typical * rng.lognormvariate(0, spread) > seconds
+    return lambda rng: bool(typical * rng.lognormvariate(0, spread) > seconds)
 
 
 def sleeps_for_job(p: Project, rng: random.Random, flaky: bool) -> Shape:
@@ -167,7 +167,7 @@ def mean_of_draws(p: Project, rng: random.Random, flaky: bool) -> Shape:
     )
 
     def off(r: random.Random) -> bool:
-        return abs(sum(r.gauss(mean, sd) for _ in range(n)) / n - mean) >= tolerance
+        return bool(abs(sum(r.gauss(mean, sd) for _ in range(n)) / n - mean) >= tolerance)
 
     return Shape("", lines, off if flaky else never, f"mean_{p.number}")
 
