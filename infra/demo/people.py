@@ -15,6 +15,7 @@ from infra.demo.sizes import AGENT, CLIENTS
 from infra.demo.traffic_openai import Clients
 from pawl.errors import PawlError
 from pawl.improvement.workplace import Workplace
+from pawl.qe.tasks import task_of
 from pawl.rollout.control import Role
 from pawl.settings import Settings
 
@@ -27,10 +28,11 @@ class People:
 
     def clients(self, at_once: int = CLIENTS) -> Clients:
         """OpenAI clients of the agent, so many at once."""
-        secret = self._secret("client")
-        return Clients(self._settings.gateway_url, secret, AGENT, self._place.agent.max_tokens, at_once)
+        secret = self.secret("client")
+        agent = self._place.agent
+        return Clients(self._settings.gateway_url, secret, AGENT, task_of(agent.task), agent.max_tokens, at_once)
 
-    def _secret(self, role: Role) -> str:
+    def secret(self, role: Role) -> str:
         """A key of that role, made once; its secret lies in a file that only its owner reads."""
         path = self._settings.home / f"demo-{role}.key"
         if not path.exists():
@@ -42,7 +44,7 @@ class People:
 
     def pawl(self, *arguments: str, role: Role) -> str:
         """The command as a person would run it, with a key of that role."""
-        env = os.environ | {"PAWL_API_KEY": self._secret(role)}
+        env = os.environ | {"PAWL_API_KEY": self.secret(role)}
         done = subprocess.run([PYTHON, "-m", "pawl.cli", *arguments], env=env, capture_output=True, text=True)
         if done.returncode != 0:
             raise PawlError(f"pawl {' '.join(arguments)}: {done.stderr.strip()}")
@@ -71,7 +73,7 @@ class People:
     def _rollouts(self) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 - loopback
             f"{self._settings.gateway_url}/v1/rollouts",
-            headers={"authorization": f"Bearer {self._secret('operator')}"},
+            headers={"authorization": f"Bearer {self.secret('operator')}"},
         )
         with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
             listed = json.load(answer)["data"]

@@ -18,6 +18,8 @@ from pawl.improvement.workplace import Workplace
 from pawl.monitoring import timeline
 from pawl.settings import Settings
 
+MOST_SIDE_BY_SIDE = 8
+
 
 class Stack:
     """The demo's servers."""
@@ -113,6 +115,8 @@ class Stack:
                 port=s.vllm_port,
                 max_model_len=base.max_model_len,
                 max_lora_rank=max(a.training.greatest_rank for a in self.place.fleet.agents),
+                # Adapters of one batch: every agent's champion, and the challenger of one.
+                max_loras=min(MOST_SIDE_BY_SIDE, 1 + len(self.place.fleet.agents)),
             )
             env = vllm_process.environment()
             server = Server("vllm", command, f"{s.vllm_url}/health", s.home, s.vllm_port, env, ready_s=400)

@@ -23,7 +23,7 @@ from infra.demo.stack import Stack
 from pawl.errors import PawlError
 from pawl.improvement.held_out import split_of
 from pawl.monitoring import timeline
-from pawl.qe.operations.operation import Operation
+from pawl.qe.item import Item
 from pawl.rollout.state import Rollout
 from pawl.settings import Settings
 
@@ -226,7 +226,7 @@ class Story:
             self._say(f"  {t.stage_from} -> {t.stage_to} by {t.by}: {d.reason}")
         return found
 
-    def _live(self) -> Iterator[tuple[str, Operation]]:
+    def _live(self) -> Iterator[tuple[str, Item]]:
         """Endless live traffic in new sessions."""
         rng = random.Random(time.time())
         while True:

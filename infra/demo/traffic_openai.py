@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import openai
 
-from pawl.qe.functional_negative import oracle as task
-from pawl.qe.operations.operation import Operation
+from pawl.qe.item import Item
+from pawl.qe.task import Task
 
 
 @dataclass
@@ -28,19 +28,30 @@ class Played:
 
 
 class Clients:
-    """A number of clients that ask for test cases, run them against the schema, and report the outcome."""
+    """A number of clients that ask an agent, find out what its answers are worth, and report the outcome."""
 
-    def __init__(self, gateway_url: str, secret: str, agent: str, max_tokens: int, concurrency: int) -> None:
-        self._url, self._secret, self._agent = gateway_url, secret, agent
+    def __init__(
+        self,
+        gateway_url: str,
+        secret: str,
+        agent: str,
+        task: Task,
+        max_tokens: int,
+        concurrency: int,
+        corrected: Callable[[Item], str | None] = lambda item: None,
+    ) -> None:
+        """`corrected`: what the right answer turned out to be later, where somebody found out."""
+        self._corrected = corrected
+        self._url, self._secret, self._agent, self._task = gateway_url, secret, agent, task
         self._max_tokens, self._concurrency = max_tokens, concurrency
 
     def play(
         self,
-        work: Iterable[tuple[str, Operation]],
+        work: Iterable[tuple[str, Item]],
         on_answer: Callable[[Played], None],
         stop: Callable[[], bool] = lambda: False,
     ) -> Played:
-        """Send (session, operation) pairs until they end or `stop` says so; every answer is reported back."""
+        """Send (session, item) pairs until they end or `stop` says so; every answer is reported back."""
         return asyncio.run(self._play(iter(work), on_answer, stop))
 
     async def _play(self, work, on_answer, stop) -> Played:  # type: ignore[no-untyped-def]
@@ -50,11 +61,11 @@ class Clients:
         ) as client:
 
             async def one() -> None:
-                for session, operation in work:
+                for session, item in work:
                     if stop():
                         return
                     try:
-                        score = await self._ask(client, session, operation)
+                        score = await self._ask(client, session, item)
                         played.answered += 1
                         played.score += score
                     except openai.OpenAIError:
@@ -64,14 +75,14 @@ class Clients:
             await asyncio.gather(*(one() for _ in range(self._concurrency)))
         return played
 
-    async def _ask(self, client: openai.AsyncOpenAI, session: str, operation: Operation) -> float:
+    async def _ask(self, client: openai.AsyncOpenAI, session: str, item: Item) -> float:
         streamed = session.endswith(("0", "5"))  # some clients stream, some do not
         answer = await client.chat.completions.create(
             model=self._agent,
-            messages=task.messages(operation),  # type: ignore[arg-type]
+            messages=item.messages,  # type: ignore[arg-type]
             max_tokens=self._max_tokens,
             temperature=0,
-            metadata={"id": operation.id, "source": operation.source},
+            metadata={"id": item.id, "source": item.source},
             extra_headers={"x-pawl-session": session},
             stream=streamed,
         )
@@ -83,15 +94,20 @@ class Clients:
                     text += choice.delta.content or ""
         else:
             identity, text = answer.id, answer.choices[0].message.content or ""  # type: ignore[union-attr]
-        grade = task.grade(operation.schema, text)
-        cases = [{"name": c.name, "outcome": c.outcome} for c in grade.cases]
-        await asyncio.to_thread(
-            self.feedback,
-            {"interaction": identity, "kind": "outcome", "score": grade.score, "detail": {"cases": cases}},
-        )
+        grade = await asyncio.to_thread(self._task.grade, item.messages, text, item.truth)
+        if grade is None:
+            raise AssertionError(f"{self._task.name} cannot grade its own item {item.id}")
+        detail = {"problem": grade.problem, "metrics": grade.metrics}
+        told: list[dict[str, object]] = [
+            {"interaction": identity, "kind": "outcome", "score": grade.score, "detail": detail}
+        ]
+        right = await asyncio.to_thread(self._corrected, item)
+        if right is not None:
+            told.append({"interaction": identity, "kind": "correction", "score": 1.0, "detail": {"completion": right}})
+        await asyncio.to_thread(self.feedback, told)
         return grade.score
 
-    def feedback(self, body: dict[str, object] | list[dict[str, object]]) -> None:
+    def feedback(self, body: list[dict[str, object]]) -> None:
         """POST /v1/feedback."""
         request = urllib.request.Request(  # noqa: S310 - loopback
             f"{self._url}/v1/feedback",

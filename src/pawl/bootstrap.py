@@ -74,7 +74,6 @@ def runs(settings: Settings) -> RunLogs:
 
 def graders(spec: FleetSpec) -> Mapping[str, Grader]:
     """The oracles that are quick enough for the gateway, by agent name. SourceError says that a prompt has no grade."""
-    from pawl.qe.tasks import task_of
 
     def scorer(task: Task) -> Grader:
         def score(messages: list[dict[str, Any]], completion: str) -> float:
@@ -85,8 +84,14 @@ def graders(spec: FleetSpec) -> Mapping[str, Grader]:
 
         return score
 
-    tasks = {a.name: task_of(a.task) for a in spec.agents}
-    return {name: scorer(task) for name, task in tasks.items() if task.instant and task.name != "generic"}
+    return {name: scorer(task) for name, task in tasks(spec).items() if task.instant and task.name != "generic"}
+
+
+def tasks(spec: FleetSpec) -> Mapping[str, Task]:
+    """The task of each agent, by agent name."""
+    from pawl.qe.tasks import task_of
+
+    return {a.name: task_of(a.task) for a in spec.agents}
 
 
 def upstream_arm(spec: FleetSpec, name: str) -> Arm:

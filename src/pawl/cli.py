@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pawl import __version__, bootstrap
-from pawl.commands import adapter, audit, dataset, export, keys, lake, quarantine, review, rollouts, search, training
+from pawl.commands import adapter, audit, auto, dataset, export, keys, lake, quarantine, review, rollouts, search, training
 from pawl.commands.acting_key import acting_key
 from pawl.errors import ApprovalInvalid, PawlError
 from pawl.settings import Settings
@@ -28,6 +28,7 @@ lake.app.command("quarantine")(quarantine.quarantine)
 app.command("search")(search.search)
 app.command("plan-training")(training.plan_training)
 app.add_typer(adapter.app, name="adapter")
+app.add_typer(auto.app, name="auto")
 app.command("export")(export.export)
 app.command("import")(lake.take_in)
 app.command("erase")(lake.erase)
@@ -50,7 +51,8 @@ def gateway() -> None:
 
     settings = Settings()
     fleet = bootstrap.fleet(settings)
-    serve(settings, fleet, bootstrap.control(settings), bootstrap.graders(fleet), bootstrap.lake(settings))
+    lake, promises = bootstrap.lake(settings), bootstrap.tasks(fleet)
+    serve(settings, fleet, bootstrap.control(settings), bootstrap.graders(fleet), lake, promises)
 
 
 @app.command()
@@ -104,7 +106,8 @@ def fleet_check() -> None:
     settings = Settings()
     fleet = bootstrap.fleet(settings)
     agents = ", ".join(a.name for a in fleet.agents)
-    typer.echo(f"{settings.fleet}: good. Agents: {agents}. Upstreams: {', '.join(fleet.upstreams)}.")
+    chains = f" Chains: {', '.join(c.name for c in fleet.chains)}." if fleet.chains else ""
+    typer.echo(f"{settings.fleet}: good. Agents: {agents}.{chains} Upstreams: {', '.join(fleet.upstreams)}.")
 
 
 @app.command()

@@ -6,7 +6,11 @@ from pawl.fleet.source import TaskSourceSpec
 
 SOURCES: dict[str, TaskSourceSpec] = {
     "functional-negative": TaskSourceSpec(),
+    "functional-positive": TaskSourceSpec(),
+    "spec-analyzer": TaskSourceSpec(),
+    "test-validator": TaskSourceSpec(),
     "flaky-detection": TaskSourceSpec(),
     "security-review": TaskSourceSpec(),
     "security-auth": TaskSourceSpec(),
+    "performance-analyzer": TaskSourceSpec(),
 }

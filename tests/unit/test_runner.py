@@ -28,6 +28,7 @@ class Server:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.broken: set[str] = set()
+        self.instead: list[tuple[int, str]] = []  # status and body of the next answers
         self.most_at_once = 0
         self._now = 0
         self.url = ""
@@ -45,6 +46,9 @@ class Server:
         await asyncio.sleep(0.02)
         self._now -= 1
         text = body["messages"][-1]["content"]
+        if self.instead:
+            status, said = self.instead.pop(0)
+            return web.Response(status=status, text=said, headers={"retry-after": "0.01"})
         if text in self.broken:
             return web.Response(status=500, text="out of order")
         message = {"role": "assistant", "content": text.split()[-1]}
@@ -139,6 +143,28 @@ def test_a_models_failure_is_a_failure_and_is_not_kept(server: Server, tmp_path:
     assert [r.score for r in found[:4]] == [1.0] * 4
     server.broken = set()
     assert run(server, tmp_path)[4].score == 1.0
+
+
+def test_a_busy_server_is_asked_again_and_then_is_an_outage(server: Server, tmp_path: Path) -> None:
+    server.instead = [(429, ""), (503, ""), (429, "")]
+    assert all(r.score == 1.0 for r in run(server, tmp_path, concurrency=1))
+    server.instead = [(503, "")] * 6
+    found = run(server, None, concurrency=1)
+    assert found[0].score is None and "busy" in found[0].problem and [r.score for r in found[1:]] == [1.0] * 5
+
+
+@pytest.mark.parametrize("said", ["[]", "{}", '{"choices":[]}', '{"choices":[{"message":null}]}', "no JSON"])
+def test_an_answer_that_is_none_is_a_failure_of_one_item(server: Server, said: str) -> None:
+    server.instead = [(200, said)] * 2
+    found = run(server, None, concurrency=1)
+    assert found[0].score == 0.0 and found[0].problem and [r.score for r in found[1:]] == [1.0] * 5
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refused_key_or_an_unknown_name_says_nothing_of_a_model(server: Server, status: int) -> None:
+    server.instead = [(status, "who are you?")]
+    with pytest.raises(ServerNotUp, match=rf"status {status}: who are you\?; check key and name"):
+        run(server, None, concurrency=1)
 
 
 def test_the_oracles_failure_is_invalid_and_never_zero(server: Server) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -18,15 +19,19 @@ from pawl.evaluation.report import ItemResult
 from pawl.qe.item import Grade, Item
 
 _TRIES = 2
+_BUSY, _BUSY_TRIES, _LONGEST_PAUSE_S = (429, 503), 6, 30.0  # that a server is full says nothing of a model
+_NOT_ALLOWED = (401, 403, 404)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A model's answer. `problem` is set where it failed to give one."""
 
     completion: str = ""
+    prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_s: float = 0.0
     problem: str = ""
+    outage: bool = False  # the server was too busy all the time: not the model's failure
 
 
 def answer_items(
@@ -45,9 +50,9 @@ def answer_items(
 ) -> list[ItemResult]:
     """Greedy answers of one model behind an OpenAI-compatible server, graded.
 
-    `url` ends before /v1. A model that fails on an item scores 0 there; an oracle that fails makes the item invalid
-    (score None). `graders` of them are graded at a time.
-    ServerNotUp where the server cannot be reached: that is no answer of the model.
+    `url` ends before /v1. A model that fails on an item scores 0 there; an oracle that fails, or a server that is busy
+    all the time, makes the item invalid (score None). `graders` of them are graded at a time.
+    ServerNotUp where the server cannot be reached, refuses the key or does not know the model.
     """
     keys = [_key(i, model_hash, max_tokens) for i in items]
     answers = asyncio.run(
@@ -91,27 +96,51 @@ async def _answer_all(
 
 async def _ask(session: aiohttp.ClientSession, item: Item, model: str, url: str, max_tokens: int) -> Answer:
     body = {"model": model, "messages": item.messages, "max_tokens": max_tokens, "temperature": 0}
-    problem = ""
-    for _ in range(_TRIES):
+    problem, failed, busy = "", 0, 0
+    while failed < _TRIES and busy < _BUSY_TRIES:
         began = time.perf_counter()
         try:
             async with session.post(f"{url}/v1/chat/completions", json=body) as reply:
+                if reply.status in _BUSY:
+                    problem = f"status {reply.status}: it was busy each of {_BUSY_TRIES} times"
+                    busy += 1
+                    await asyncio.sleep(_pause(reply.headers.get("retry-after"), busy))
+                    continue
+                if reply.status in _NOT_ALLOWED:
+                    said = (await reply.text())[:200]
+                    raise ServerNotUp(f"{url} answers {model!r} with status {reply.status}: {said}; check key and name")
                 if reply.status != 200:
                     problem = f"status {reply.status}: {(await reply.text())[:200]}"
+                    failed += 1
                     continue
-                found = await reply.json()
+                found = _answer(await reply.json())
         except aiohttp.ClientConnectorError as e:
             raise ServerNotUp(f"{url} does not answer; start it and run the evaluation again, it continues") from e
-        except (aiohttp.ClientError, TimeoutError) as e:
+        except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError, AttributeError) as e:
             problem = f"{type(e).__name__}: {e}"
+            failed += 1
             continue
-        return Answer(
-            # Half a surrogate pair cannot be stored as UTF-8.
-            completion=(found["choices"][0]["message"].get("content") or "").encode(errors="replace").decode(),
-            completion_tokens=int((found.get("usage") or {}).get("completion_tokens") or 0),
-            latency_s=time.perf_counter() - began,
-        )
-    return Answer(problem=problem)
+        return msgspec.structs.replace(found, latency_s=time.perf_counter() - began)
+    return Answer(problem=problem, outage=busy >= _BUSY_TRIES)
+
+
+def _answer(found: Any) -> Answer:
+    """What a server said; any error of looking things up where that is no answer."""
+    usage = found.get("usage") or {}
+    return Answer(
+        # Half a surrogate pair cannot be stored as UTF-8.
+        completion=(found["choices"][0]["message"].get("content") or "").encode(errors="replace").decode(),
+        prompt_tokens=int(usage.get("prompt_tokens") or 0),
+        completion_tokens=int(usage.get("completion_tokens") or 0),
+    )
+
+
+def _pause(retry_after: str | None, tries: int) -> float:
+    """Seconds until a busy server is asked again: as it says, at most half a minute, else 0.5, 1, 2, ..."""
+    try:
+        return min(_LONGEST_PAUSE_S, max(0.0, float(retry_after or "")))
+    except ValueError:
+        return float(min(_LONGEST_PAUSE_S, 0.5 * 2 ** (tries - 1)))
 
 
 def _graded(grade: Callable[[Item, str], Grade | None], item: Item, answer: Answer) -> ItemResult:
@@ -128,7 +157,7 @@ def _graded(grade: Callable[[Item, str], Grade | None], item: Item, answer: Answ
         problem=answer.problem,
     )
     if answer.problem:
-        return result
+        return msgspec.structs.replace(result, score=None) if answer.outage else result
     try:
         found = grade(item, answer.completion)
     except Exception as e:  # an oracle's outage must not look like a model's failure

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from pawl.fleet.base import Spec
+from pawl.fleet.chain import AutoSpec, ChainSpec
 from pawl.fleet.data import DataSpec
+from pawl.fleet.evaluation import EvaluationSpec as EvaluationSpec
 from pawl.fleet.limits import LimitsSpec, Privacy
 from pawl.fleet.policy import PolicySpec
 from pawl.fleet.routing import RoutingSpec
@@ -27,15 +29,6 @@ class BaseModelSpec(Spec):
     max_quality_loss: float = Field(
         default=0.05, ge=0, description="nats a token that quantising may cost; `pawl base-quality` measures it"
     )
-
-
-class EvaluationSpec(Spec):
-    """How champion and challenger are compared offline."""
-
-    items: int = Field(default=120, ge=10)
-    margin: float = Field(default=0.05, gt=0, lt=1, description="the loss that does not matter")
-    alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    min_score: float = Field(default=0.0, ge=0, le=1, description="a challenger's lower bound must reach this")
 
 
 class RolloutSpec(Spec):
@@ -142,6 +135,8 @@ class FleetSpec(Spec):
     base_model: BaseModelSpec
     upstreams: dict[str, UpstreamSpec]
     agents: tuple[AgentSpec, ...]
+    chains: tuple[ChainSpec, ...] = Field(default=(), description="model names that answer by several agents in turn")
+    auto: AutoSpec | None = Field(default=None, description="the model name that picks the agent itself")
     gateway: GatewaySpec = GatewaySpec()
     policy: PolicySpec = PolicySpec()
 
@@ -150,7 +145,6 @@ class FleetSpec(Spec):
         problems = []
         names = [a.name for a in self.agents]
         known = ", ".join(sorted(self.upstreams)) or "none"
-        problems += [f"agent {n} is declared twice" for n in sorted({n for n in names if names.count(n) > 1})]
         for a in self.agents:
             problems += [
                 f"agent {a.name}: {field} names upstream {ref!r}, known are: {known}"
@@ -163,6 +157,7 @@ class FleetSpec(Spec):
                 f"agent {a.name}: training names the agent {o!r}, known are: {', '.join(names)}"
                 for o in sorted(others - set(names))
             ]
+        problems += self._of_chains(names)
         embeddings = self.gateway.embeddings
         if embeddings and embeddings.upstream not in self.upstreams:
             problems.append(f"gateway.embeddings names upstream {embeddings.upstream!r}, known are: {known}")
@@ -176,6 +171,23 @@ class FleetSpec(Spec):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _of_chains(self, agents: list[str]) -> list[str]:
+        """What chains and `auto` name that is not there, or is there twice."""
+        known = ", ".join(agents)
+        problems = [
+            f"chain {c.name}: step {s.name} names the agent {a!r}, known are: {known}"
+            for c in self.chains
+            for s in c.steps
+            for a in s.agents
+            if a not in agents
+        ]
+        if self.auto and self.auto.unsure not in agents:
+            problems.append(f"auto.unsure names the agent {self.auto.unsure!r}, known are: {known}")
+        names = [*agents, *(c.name for c in self.chains), *([self.auto.name] if self.auto else [])]
+        return problems + [
+            f"the model name {n} is there twice" for n in sorted({n for n in names if names.count(n) > 1})
+        ]
 
     def agent(self, name: str) -> AgentSpec:
         """The agent of that name; KeyError where there is none."""

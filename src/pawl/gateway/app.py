@@ -21,6 +21,8 @@ from pawl.gateway.api.forms import ChatForm, EmbeddingsForm, Form, ResponsesForm
 from pawl.gateway.api.openapi import document
 from pawl.gateway.api.responses_request import NotTranslatable, to_chat
 from pawl.gateway.assembly import Parts
+from pawl.gateway.auto import Auto
+from pawl.gateway.chains import Chains
 from pawl.gateway.deadlines import Deadlines
 from pawl.gateway.exchange import Asked
 from pawl.gateway.wire import Receive, Refused, Scope, Send, read_json, send_bytes, send_json
@@ -44,6 +46,8 @@ class Gateway:
         self._started = int(time.time())
         files = Files(parts.home / "batches" / "files")
         self._batches = Batches(parts.home / "batches", files, parts.control, self.ask)
+        self._chains = Chains(parts.fleet, parts.reader, parts.promises, self.ask, parts.record)
+        self._auto = Auto(parts.fleet.auto, parts.reader, parts.picker) if parts.fleet.auto else None
         paths = BatchPaths(files, self._batches, parts.door, self._most)
         self._also["batches"] = self._batches.work
         self._handlers: dict[tuple[str, str], Handler] = {
@@ -130,8 +134,16 @@ class Gateway:
     async def _for_key(self, scope: Scope, body: Any, key: Key, receive: Receive, send: Send) -> None:
         """One request of a family, by its path."""
         reader, now = self._p.reader, time.time()
+        if self._auto is not None and self._auto.named(body):
+            body, scope = await self._auto.addressed(body, scope, key)
+        chain = self._chains.named(body)
+        if chain is not None and scope["path"] != "/v1/chat/completions":
+            raise Refused(400, f"{chain.name} is a chain: ask it at /v1/chat/completions")
         form: Form
         match scope["path"]:
+            case "/v1/chat/completions" if chain is not None:
+                await self._chains.answer(chain, body, scope, key, send)
+                return
             case "/v1/chat/completions":
                 asked = reader.chat(body, scope, key, now)
                 form = ChatForm(asked)
@@ -147,12 +159,20 @@ class Gateway:
         await self._answer(asked, key, form, receive, send)
 
     async def ask(
-        self, path: str, body: dict[str, Any], key: Key, headers: dict[str, str]
+        self,
+        path: str,
+        body: dict[str, Any],
+        key: Key,
+        headers: dict[str, str],
+        parent: tuple[str, str] | None = None,
     ) -> tuple[int, dict[str, Any]]:
-        """One line of a batch, as its client would ask; (status, answer), `retry_after` in it where that was said."""
+        """One line of a batch, or a step of a chain (`parent`: the chain's interaction and the step's name).
+
+        As its client would ask; (status, answer), `retry_after` in it where that was said.
+        """
         self._p.door.terms[key.id] = key.terms
         sent = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-        scope = {"type": "http", "method": "POST", "path": path, "headers": sent}
+        scope = {"type": "http", "method": "POST", "path": path, "headers": sent, "pawl.parent": parent}
         said: list[dict[str, Any]] = []
 
         async def nothing() -> dict[str, Any]:
@@ -226,7 +246,7 @@ class Gateway:
     async def _models(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         key = await self._p.door.admit(scope, auth.CLIENTS)
         embeddings = self._p.fleet.gateway.embeddings
-        names = [*self._p.reader.may_use(key), *([embeddings.model] if embeddings else [])]
+        names = [*self._p.reader.may_use(key), *self._p.reader.more(key), *([embeddings.model] if embeddings else [])]
         rows = [{"id": n, "object": "model", "created": self._started, "owned_by": "pawl"} for n in names]
         await send_json(send, 200, {"object": "list", "data": rows})
 

@@ -20,8 +20,10 @@ from pawl.gateway.access.privacy import leaks, reachable
 from pawl.gateway.answering import Answering
 from pawl.gateway.api.feedback import FeedbackDesk
 from pawl.gateway.api.understand import EMBEDDINGS, Reader
+from pawl.gateway.auto import Picker
 from pawl.gateway.call import Means
 from pawl.gateway.cascade import Grader
+from pawl.gateway.chains import Promise
 from pawl.gateway.metrics import Metrics, is_cloud_fallback
 from pawl.gateway.recorder import Recorder
 from pawl.gateway.routing.fallback_share import FallbackShare
@@ -68,7 +70,10 @@ class Parts:
         identities: Callable[[AuditTrail], Identities] | None = None,
         services: Mapping[str, str] | None = None,
         spans: SpanSink | None = None,
+        promises: Mapping[str, Promise] | None = None,
+        picker: Picker | None = None,
     ) -> None:
+        self.promises, self.picker = promises or {}, picker
         self.fleet, self.control, self.home, self._journal = fleet, control, home, journal
         self.client = UpstreamClient(fleet.upstreams, places)
         if problems := leaks(fleet, self.client.urls, services or {}):
@@ -91,7 +96,7 @@ class Parts:
         self._shadows = Shadows(means)
         self.answering = Answering(means, self._shadows)
         self.watchdog = Watchdog(control, self.snapshot, lake)
-        self.desk = FeedbackDesk(lake, [a.name for a in fleet.agents])
+        self.desk = FeedbackDesk(lake, [*(a.name for a in fleet.agents), *(c.name for c in fleet.chains)])
         self._fallbacks = {a.name: FallbackShare(fleet.gateway.fallback_alerts) for a in fleet.agents}
 
     async def record(self, *records: Record) -> None:

@@ -44,6 +44,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     strategy: Strategy = "privacy_first"
     privacy: Privacy = "open"
     consent: Consent = ""
+    parent: tuple[str, str] | None = None  # of a chain's step: the chain's interaction and the step's name
+    picked: float | None = None  # how sure `auto` was of this agent
 
 
 class Heard(msgspec.Struct, kw_only=True):
@@ -185,6 +187,9 @@ def interaction(
         role=role,  # type: ignore[arg-type]
         endpoint=asked.endpoint,
         shadow_of=asked.id if shadow else None,
+        parent=asked.parent[0] if asked.parent else None,
+        step=asked.parent[1] if asked.parent else "",
+        picked=asked.picked,
         rollout=route.rollout,
         stage=route.stage,
         route_revision=route.revision,

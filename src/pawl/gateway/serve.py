@@ -19,7 +19,9 @@ from pawl.gateway.access.privacy import host
 from pawl.gateway.access.tls import certificates
 from pawl.gateway.app import Gateway
 from pawl.gateway.assembly import Parts, SpanSink
+from pawl.gateway.auto import Picker
 from pawl.gateway.cascade import Grader
+from pawl.gateway.chains import Promise
 from pawl.gateway.upstreams.client import expanded
 from pawl.lake.journal import Journal
 from pawl.lake.parquet_lake import ParquetLake
@@ -28,7 +30,12 @@ from pawl.settings import Settings
 
 
 def build(
-    settings: Settings, fleet: FleetSpec, control: ControlStore, graders: Mapping[str, Grader], lake: ParquetLake
+    settings: Settings,
+    fleet: FleetSpec,
+    control: ControlStore,
+    graders: Mapping[str, Grader],
+    lake: ParquetLake,
+    promises: Mapping[str, Promise] | None = None,
 ) -> Gateway:
     """The application with its journal. ConfigError where the fleet's privacy could be left."""
     places = {
@@ -61,8 +68,17 @@ def build(
         identities=identities if oidc else None,
         services=services,
         spans=_spans(fleet, services["gateway.telemetry"]) if telemetry.sample else None,
+        promises=promises,
+        picker=_picker(settings) if fleet.auto else None,
     )
     return Gateway(parts)
+
+
+def _picker(settings: Settings) -> Picker:
+    # Imported here: scikit-learn is only for gateways that pick agents.
+    from pawl.learning.picker_sklearn import FilePicker
+
+    return FilePicker(settings.home / "auto.npz")
 
 
 def _spans(fleet: FleetSpec, endpoint: str) -> SpanSink:
@@ -75,12 +91,17 @@ def _spans(fleet: FleetSpec, endpoint: str) -> SpanSink:
 
 
 def serve(
-    settings: Settings, fleet: FleetSpec, control: ControlStore, graders: Mapping[str, Grader], lake: ParquetLake
+    settings: Settings,
+    fleet: FleetSpec,
+    control: ControlStore,
+    graders: Mapping[str, Grader],
+    lake: ParquetLake,
+    promises: Mapping[str, Promise] | None = None,
 ) -> None:
     """Blocks. ResourceError where the port is taken, ConfigError where TLS or privacy forbid to start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     secured = certificates(settings)
-    app = build(settings, fleet, control, graders, lake)
+    app = build(settings, fleet, control, graders, lake, promises)
     if secured is not None:
         app.also("certificates", secured.follow)
     listener = _listen(settings)

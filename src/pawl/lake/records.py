@@ -27,6 +27,8 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="record",
     role: Literal["answer", "shadow", "draft"] = "answer"
     endpoint: str = "chat"  # chat, completions, responses, embeddings
     shadow_of: str | None = None  # the answered interaction this one shadows
+    parent: str | None = None  # the interaction of the chain that this one is a step of
+    step: str = ""  # its name there
     rollout: str | None = None
     stage: str | None = None
     route_revision: int = 0
@@ -52,6 +54,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="record",
     latency_s: float = 0.0
     first_token_s: float | None = None
     task: dict[str, Any] = {}  # what the client said of the task: {"id", "source"} in `metadata`
+    picked: float | None = None  # the classifier's confidence, where the client asked `auto` and it chose the agent
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="feedback"):

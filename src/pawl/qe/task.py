@@ -42,6 +42,11 @@ class Task(Protocol):
         """Whether grading is a matter of milliseconds in this process, so that the gateway may do it."""
         ...
 
+    @property
+    def system(self) -> str:
+        """The system message of its prompts; empty where there is none."""
+        ...
+
     def items(self, source: TaskSourceSpec) -> Sequence[Item]:
         """All items of a source, sorted by id; SourceError where it is unusable, in words that say what to do."""
         ...
@@ -100,6 +105,7 @@ class TaskDefaults:
     name = ""
     kinds: tuple[str, ...] = ()
     instant = True
+    system = ""
 
     def items(self, source: TaskSourceSpec) -> Sequence[Item]:
         """None: the clients bring the tasks."""

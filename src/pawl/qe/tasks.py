@@ -11,9 +11,13 @@ from pawl.qe.task import GenericTask, Task
 # Imported when they are asked for: some oracles need more than others, and the gateway starts without any.
 _BUILT_IN = {
     "functional-negative": "pawl.qe.functional_negative.task:FunctionalNegative",
+    "functional-positive": "pawl.qe.functional_positive.task:FunctionalPositive",
+    "spec-analyzer": "pawl.qe.spec_analyzer.task:SpecAnalyzer",
+    "test-validator": "pawl.qe.case_validator.task:CaseValidator",
     "flaky-detection": "pawl.qe.flaky_detection.task:FlakyDetection",
     "security-review": "pawl.qe.security_review.task:SecurityReview",
     "security-auth": "pawl.qe.security_review.task:SecurityAuth",
+    "performance-analyzer": "pawl.qe.performance_analyzer.task:PerformanceAnalyzer",
 }
 
 

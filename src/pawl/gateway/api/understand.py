@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
@@ -36,6 +36,18 @@ class Reader:
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise Refused(400, "`messages` must be a list of at least one message")
         return self._asked("chat", body, agent, scope, key, at)
+
+    def chain(self, body: dict[str, Any], name: str, agents: Sequence[str], scope: Scope, key: Key, at: float) -> Asked:
+        """A chat completion by a chain of agents; as private as the most private of them."""
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+            raise Refused(400, "`messages` must be a list of at least one message")
+        barred = [a for a in agents if key.terms.agents and a not in key.terms.agents]
+        if barred:
+            raise _not_this_agent(barred[0])
+        asked = self._asked("chat", body, self._agents[agents[0]], scope, key, at)
+        modes = [self._agents[a].privacy for a in agents]
+        return msgspec.structs.replace(asked, agent=name, privacy=narrowest((asked.privacy, *modes)))
 
     def completion(self, body: Any, scope: Scope, key: Key, at: float) -> Asked:
         """A text completion."""
@@ -88,11 +100,17 @@ class Reader:
         """The agents that a key may call."""
         return [name for name in self._agents if not key.terms.agents or name in key.terms.agents]
 
+    def more(self, key: Key) -> list[str]:
+        """The other model names that a key may call: chains of agents that it may, and `auto`."""
+        may = set(self.may_use(key))
+        names = [c.name for c in self._fleet.chains if may.issuperset(a for s in c.steps for a in s.agents)]
+        return [*names, *([self._fleet.auto.name] if self._fleet.auto else [])]
+
     def _agent(self, body: dict[str, Any], key: Key) -> AgentSpec:
         name = body.get("model")
         agent = self._agents.get(name) if isinstance(name, str) else None
         if agent is None:
-            known = ", ".join(self.may_use(key))
+            known = ", ".join([*self.may_use(key), *self.more(key)])
             raise Refused(404, f"no agent is called {name!r}; `model` must be one of: {known}", code="model_not_found")
         if key.terms.agents and agent.name not in key.terms.agents:
             raise _not_this_agent(agent.name)
@@ -122,6 +140,8 @@ class Reader:
             strategy=_strategy(scope) or agent.routing.strategy,
             privacy=narrowest((self._fleet.gateway.privacy, agent.privacy, key.terms.privacy, _privacy(scope))),
             consent=consent(body, key.terms),
+            parent=scope.get("pawl.parent"),
+            picked=scope.get("pawl.picked"),
         )
 
 

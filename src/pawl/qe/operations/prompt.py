@@ -9,7 +9,7 @@ import orjson
 
 from pawl.errors import SourceError
 from pawl.qe.operations.operation import Operation
-from pawl.qe.task import text_of
+from pawl.qe.task import text_of, user_text
 
 MAX_SCHEMA_BYTES = 64 * 1024
 # The first is the one that `messages` writes; the others are the same in other words, for variants of examples.
@@ -45,8 +45,28 @@ def parsed(messages: list[dict[str, Any]]) -> Operation:
     try:
         schema = orjson.loads(body)
     except ValueError as error:
-        raise SourceError(f"the prompt's JSON Schema is not JSON: {error}") from error
+        try:  # more may follow a schema in one line: what an earlier step of a chain found
+            schema = orjson.loads(body.partition("\n")[0])
+        except ValueError:
+            raise SourceError(f"the prompt's JSON Schema is not JSON: {error}") from error
     if not isinstance(schema, dict):
         raise SourceError("the prompt's JSON Schema must be a JSON object")
     name = match["id"]
     return Operation(id=name, source=name.partition(".")[0], method=match["method"], path=match["path"], schema=schema)
+
+
+def operation_of(messages: list[dict[str, Any]]) -> Operation | None:
+    """The same; None where the prompt is not one of this task."""
+    try:
+        return parsed(messages)
+    except SourceError:
+        return None
+
+
+def content_of(messages: list[dict[str, Any]]) -> str:
+    """`METHOD path name` without the service's prefix, and the compact schema; a foreign prompt's user text."""
+    op = operation_of(messages)
+    if op is None:
+        return user_text(messages)
+    name = op.id.partition(".")[2] or op.id
+    return f"{op.method} {op.path} {name}\n{orjson.dumps(op.schema).decode()}"

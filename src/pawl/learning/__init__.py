@@ -1,0 +1,1 @@
+"""What the platform learns about its own traffic, apart from the adapters."""
