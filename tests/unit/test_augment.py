@@ -17,12 +17,12 @@ from pawl.curation.augment import augment
 from pawl.curation.dataset import Example
 from pawl.fleet.spec import TaskSourceSpec
 from pawl.qe.functional_negative import oracle, reference
-from pawl.qe.functional_negative.variants import KINDS
 from pawl.qe.item import Grade, Messages
 from pawl.qe.operations import sources
 from pawl.qe.operations.operation import Operation
 from pawl.qe.operations.prompt import parsed
 from pawl.qe.operations.validator import signature
+from pawl.qe.operations.variants import KINDS
 from pawl.qe.task import GenericTask, Variant
 from pawl.qe.tasks import task_of
 

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from pawl.curation.dataset import Example
 from pawl.fleet.spec import TaskSourceSpec
 from pawl.qe.functional_negative import oracle, reference
-from pawl.qe.functional_negative.constraints import edited
-from pawl.qe.functional_negative.variants import KINDS
-from pawl.qe.functional_negative.wording import new_names
 from pawl.qe.operations import sources
+from pawl.qe.operations.constraints import edited
 from pawl.qe.operations.operation import Operation
 from pawl.qe.operations.prompt import parsed
 from pawl.qe.operations.schema_walk import member_names, rebuilt, reshaped
 from pawl.qe.operations.validator import compiled, signature
+from pawl.qe.operations.variants import KINDS
+from pawl.qe.operations.wording import new_names
 from pawl.qe.task import Messages, Variant
 from pawl.qe.tasks import task_of
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pawl.errors import SourceError
 from pawl.qe.functional_negative import oracle as task
 from pawl.qe.functional_negative import reference
+from pawl.qe.operations.answers import MAX_COMPLETION_BYTES
 from pawl.qe.operations.openapi_schema import resolve
 from pawl.qe.operations.operation import Operation
 from pawl.qe.operations.prompt import parsed
@@ -87,7 +88,7 @@ def test_json_of_another_form_is_worth_nothing(text: str) -> None:
 
 
 def test_too_long_an_answer_is_not_parsed() -> None:
-    grade = task.grade(SCHEMA, answer({**MISSING, "name": "x" * task.MAX_COMPLETION_BYTES}))
+    grade = task.grade(SCHEMA, answer({**MISSING, "name": "x" * MAX_COMPLETION_BYTES}))
     assert grade.score == 0.0 and "longer" in grade.problem
 
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import jsonschema_rs
 import msgspec
-import orjson
 
+from pawl.qe.operations.answers import NO_CASES, read_cases
 from pawl.qe.operations.operation import Operation
 from pawl.qe.operations.prompt import told
 from pawl.qe.operations.validator import Undecided, compiled, signature_by
 
 ASKED = 3
-MAX_COMPLETION_BYTES = 64 * 1024
 _MAX_CASES = 12  # graded; further ones only enlarge the denominator
 _SENSIBLE = (400, 422)
 
@@ -79,15 +78,9 @@ def grade(schema: dict[str, Any], completion: str) -> CasesGrade:
         SourceError: the schema itself is not usable.
     """
     validator = compiled(schema)
-    if len(completion) > MAX_COMPLETION_BYTES or len(completion.encode(errors="replace")) > MAX_COMPLETION_BYTES:
-        return CasesGrade(score=0.0, valid_json=False, problem=f"longer than {MAX_COMPLETION_BYTES} bytes")
-    try:
-        answer = orjson.loads(completion)
-    except ValueError as error:  # lone surrogates arrive here too
-        return CasesGrade(score=0.0, valid_json=False, problem=f"not JSON: {error}"[:120])
-    cases = answer.get("test_cases") if isinstance(answer, dict) else None
-    if not isinstance(cases, list) or not cases:
-        return CasesGrade(score=0.0, valid_json=True, problem="no list `test_cases`")
+    cases, problem = read_cases(completion)
+    if problem:
+        return CasesGrade(score=0.0, valid_json=problem == NO_CASES, problem=problem)
     seen: set[str] = set()
     results = tuple(_case(validator, c, seen) for c in cases[:_MAX_CASES])
     right = sum(r.outcome == "rejected_as_expected" for r in results)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from pawl.qe.operations.schema_walk import type_of
 from pawl.qe.operations.validator import Undecided, compiled, signature
 
 _NOTHING = object()
@@ -106,7 +107,7 @@ def minimal(schema: dict[str, Any]) -> Any:
     for keyword in ("oneOf", "anyOf", "allOf"):
         if schema.get(keyword) and "type" not in schema:
             return minimal(schema[keyword][0])
-    kind = _type(schema)
+    kind = type_of(schema)
     if kind == "string":
         return _string(schema)
     if kind in ("integer", "number"):
@@ -144,7 +145,7 @@ def _candidates(schema: dict[str, Any]) -> Iterator[tuple[int, str, Any]]:
 
 def _broken(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Values that break one rule of a member, the most telling first; not verified yet."""
-    kind = _type(schema)
+    kind = type_of(schema)
     if "enum" in schema or "const" in schema:
         yield "not in enum", "x"
     if isinstance(schema.get("minimum"), int | float):
@@ -164,7 +165,7 @@ def _broken(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(schema.get("maximum"), int | float):
         yield "above maximum", schema["maximum"] + 1
     if kind == "array":
-        yield "wrong item type", [_WRONG.get(_type(_sub(schema.get("items"))), 1)]
+        yield "wrong item type", [_WRONG.get(type_of(_sub(schema.get("items"))), 1)]
     yield "is a list", []
 
 
@@ -191,13 +192,6 @@ def _number(schema: dict[str, Any]) -> int | float:
         return low + 1 if "exclusiveMinimum" in schema else low
     high = schema.get("maximum")
     return min(1, high) if isinstance(high, int | float) else 1
-
-
-def _type(schema: dict[str, Any]) -> str:
-    kind = schema.get("type")
-    if isinstance(kind, list):
-        kind = next((k for k in kind if k != "null"), None)
-    return kind if isinstance(kind, str) else "object" if "properties" in schema else ""
 
 
 def _sub(schema: Any) -> dict[str, Any]:

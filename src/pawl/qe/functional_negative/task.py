@@ -18,12 +18,13 @@ from pawl.errors import SourceError
 from pawl.fleet.source import TaskSourceSpec
 from pawl.qe.functional_negative import oracle, reference
 from pawl.qe.functional_negative.oracle import CasesGrade
-from pawl.qe.functional_negative.variants import variants
+from pawl.qe.functional_negative.wording import SENTENCES
 from pawl.qe.item import Grade, Item, Messages
 from pawl.qe.operations import sources
-from pawl.qe.operations.operation import Operation
-from pawl.qe.operations.prompt import parsed
-from pawl.qe.task import TaskDefaults, Variant, kind_of, user_text
+from pawl.qe.operations.answers import form_failure
+from pawl.qe.operations.prompt import content_of, operation_of, parsed
+from pawl.qe.operations.variants import variants
+from pawl.qe.task import TaskDefaults, Variant, kind_of
 
 RARE = ("unexpected", "combination", "enum", "range", "length", "pattern")
 _CLASSES = {
@@ -45,6 +46,7 @@ class FunctionalNegative(TaskDefaults):
 
     name = "functional-negative"
     kinds = ("botocore", "openapi")
+    system = oracle.SYSTEM
 
     def items(self, source: TaskSourceSpec) -> Sequence[Item]:
         """An item for each operation."""
@@ -53,7 +55,7 @@ class FunctionalNegative(TaskDefaults):
 
     def reference(self, item: Item, rng: random.Random) -> str | None:
         """Explicit mutations of a minimal payload, each verified."""
-        operation = _operation(item.messages)
+        operation = operation_of(item.messages)
         return reference.answer(operation.schema, rng, 0.0) if operation else None
 
     def response_schema(self) -> dict[str, Any] | None:
@@ -62,7 +64,7 @@ class FunctionalNegative(TaskDefaults):
 
     def source_of(self, messages: Messages) -> str | None:
         """The service or API of the operation."""
-        op = _operation(messages)
+        op = operation_of(messages)
         return op.source if op else None
 
     def scenario_of(self, messages: Messages, completion: str) -> str:
@@ -78,7 +80,7 @@ class FunctionalNegative(TaskDefaults):
 
     def class_of(self, item: Item) -> str:
         """The rarest rule that the operation's schema lets one break, as curation ranks them."""
-        operation = _operation(item.messages)
+        operation = operation_of(item.messages)
         if operation is None:
             return ""
         found = set()
@@ -105,39 +107,23 @@ class FunctionalNegative(TaskDefaults):
 
     def content_of(self, messages: Messages) -> str:
         """`METHOD path name` without the service's prefix, and the compact schema; a foreign prompt's user text."""
-        op = _operation(messages)
-        if op is None:
-            return user_text(messages)
-        name = op.id.partition(".")[2] or op.id
-        return f"{op.method} {op.path} {name}\n{orjson.dumps(op.schema).decode()}"
+        return content_of(messages)
 
     def variants(self, messages: Messages, completion: str, rng: random.Random) -> Iterator[Variant]:
         """Renamed members, other orders, other constraints, other words, another operation."""
-        return variants(messages, completion, rng)
+        return variants(messages, completion, rng, SENTENCES)
 
     def cluster_key(self, messages: Messages, completion: str) -> str:
         """The most frequent failure of the answer's cases, or what is wrong with the answer as a whole."""
         grade = _grade(messages, completion)
         if grade is None or grade.score >= 1.0:
             return ""
-        if not grade.valid_json:
-            if grade.problem.startswith("longer"):
-                return "too_long"
-            # Prose around an answer and an answer that was cut off are different faults of a model.
-            return "prose_around_json" if "{" in completion and not completion.lstrip().startswith("{") else "not_json"
         if not grade.cases:
-            return "no_test_cases"
+            return form_failure(grade.problem, completion)
         failed = Counter(c.outcome for c in grade.cases if c.outcome in _FAILURES)
         if failed:
             return max(_FAILURES, key=lambda outcome: failed[outcome])  # the first of equals
         return "too_few" if len(grade.cases) < oracle.ASKED else "too_many"
-
-
-def _operation(messages: Messages) -> Operation | None:
-    try:
-        return parsed(messages)
-    except SourceError:
-        return None
 
 
 def _broken(grade: CasesGrade) -> Counter[str]:

@@ -129,3 +129,11 @@ def _here(schemas: list[Any]) -> Iterator[dict[str, Any]]:
                 if isinstance(s.get(key), list):
                     yield from _here(s[key])
             yield from _here([s.get("not")])
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    """The type that a schema names, the first besides null; where it names none, what its members tell, or ""."""
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = next((k for k in kind if k != "null"), None)
+    return kind if isinstance(kind, str) else "object" if "properties" in schema else ""

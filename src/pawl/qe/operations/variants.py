@@ -1,4 +1,4 @@
-"""Candidates for augmentation of `functional-negative`: one change of the task each, carried through the answer.
+"""Candidates for augmentation of the API-testing tasks: one change of the operation each, carried through the answer.
 
 A candidate breaks, case by case, the same kinds of rule as the answer that it was made from; what came out otherwise
 is not offered. Whether it is good enough to be learnt from the grader says, of the candidate as a whole.
@@ -16,14 +16,14 @@ import msgspec
 import orjson
 
 from pawl.errors import SourceError
-from pawl.qe.functional_negative.constraints import edited
-from pawl.qe.functional_negative.oracle import MAX_COMPLETION_BYTES
-from pawl.qe.functional_negative.wording import HEADS, SENTENCES, new_names, new_operation
 from pawl.qe.item import Messages
+from pawl.qe.operations.answers import MAX_COMPLETION_BYTES
+from pawl.qe.operations.constraints import edited
 from pawl.qe.operations.operation import Operation
 from pawl.qe.operations.prompt import parsed
 from pawl.qe.operations.schema_walk import keywords, member_names, rebuilt, reshaped
 from pawl.qe.operations.validator import Undecided, signature
+from pawl.qe.operations.wording import HEADS, new_names, new_operation
 from pawl.qe.task import Variant
 
 _TRIES = 4  # for one candidate of a kind, before the next kind has its turn
@@ -38,21 +38,22 @@ Case = dict[str, Any]
 
 
 class _Item(msgspec.Struct, frozen=True, kw_only=True):
-    """An example, taken apart. `broken` are the signatures of its cases."""
+    """An example, taken apart. `broken` are the signatures of its cases, `sentences` ask for the same each."""
 
     messages: Messages
     completion: str
     op: Operation
     cases: list[Case]
     broken: list[str]
+    sentences: tuple[str, ...]
 
 
-def variants(messages: Messages, completion: str, rng: random.Random) -> Iterator[Variant]:
+def variants(messages: Messages, completion: str, rng: random.Random, sentences: tuple[str, ...]) -> Iterator[Variant]:
     """Candidates, kinds in turns, in an order that `rng` draws; endless, or none where the example is of another task.
 
-    A candidate's operation has its example's source.
+    A candidate's operation has its example's source. `sentences` are the system messages that ask for the same.
     """
-    item = _item(messages, completion)
+    item = _item(messages, completion, sentences)
     if item is None:
         return
     kinds = list(KINDS)
@@ -130,9 +131,9 @@ def _constrained(item: _Item, rng: random.Random) -> tuple[Messages, str] | None
 
 
 def _reworded(item: _Item, rng: random.Random) -> tuple[Messages, str] | None:
-    told = rng.choice(SENTENCES)
+    told = rng.choice(item.sentences)
     messages = [
-        {**m, "content": told} if m.get("role") == "system" and m.get("content") in SENTENCES else m
+        {**m, "content": told} if m.get("role") == "system" and m.get("content") in item.sentences else m
         for m in item.messages
     ]
     return _asked(messages, item.op, rng.choice(HEADS), spaced=rng.random() < 0.3), item.completion
@@ -158,7 +159,7 @@ _NUMBER = re.compile(r"(?<![\w-])\d+(?![\w-])")
 _PLACEHOLDER = re.compile(r"\{([^}+]+)(\+?\})")
 
 
-def _item(messages: Messages, completion: str) -> _Item | None:
+def _item(messages: Messages, completion: str, sentences: tuple[str, ...]) -> _Item | None:
     """The example, taken apart; None where it is not one question and a list of cases of this task."""
     # Earlier turns would still speak of what was renamed.
     if [m.get("role") for m in messages] not in (["user"], ["system", "user"]):
@@ -174,7 +175,7 @@ def _item(messages: Messages, completion: str) -> _Item | None:
         broken = [signature(op.schema, case["payload"]) for case in cases]
     except (SourceError, Undecided, ValueError):
         return None
-    return _Item(messages=messages, completion=completion, op=op, cases=cases, broken=broken)
+    return _Item(messages=messages, completion=completion, op=op, cases=cases, broken=broken, sentences=sentences)
 
 
 def _whole(case: Any) -> bool:

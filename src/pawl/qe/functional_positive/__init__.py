@@ -1,0 +1,1 @@
+"""The agent `functional-positive`: prompt, oracle, what three payloads can cover, reference answers."""
