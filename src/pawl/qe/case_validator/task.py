@@ -17,6 +17,7 @@ from pawl.fleet.source import TaskSourceSpec
 from pawl.qe.functional_negative import oracle, reference
 from pawl.qe.item import Grade, Item, Messages
 from pawl.qe.operations import sources
+from pawl.qe.operations.operation import Operation
 from pawl.qe.operations.prompt import operation_of, told
 from pawl.qe.task import LONGEST_ANSWER, TaskDefaults, kind_of, user_text
 
