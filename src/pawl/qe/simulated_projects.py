@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 PREFIX = "simulated-"
@@ -96,6 +97,7 @@ training lesson syllabus grade teach coach_id
 """
 
 
-def projects() -> list[Project]:
+@cache
+def projects() -> tuple[Project, ...]:
     """All of them, always the same."""
-    return [Project(f"{PREFIX}{words[0]}", *words) for line in _WORDS.split("\n") if (words := line.split())]
+    return tuple(Project(f"{PREFIX}{words[0]}", *words) for line in _WORDS.split("\n") if (words := line.split()))

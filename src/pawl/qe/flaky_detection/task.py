@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from pawl.fleet.source import TaskSourceSpec
@@ -12,7 +11,6 @@ from pawl.qe.flaky_detection import jsonl_source, oracle, prompt, simulated_sour
 from pawl.qe.flaky_detection.history import history_verdict
 from pawl.qe.item import Item, Messages
 from pawl.qe.judged_task import Judged, JudgedTask, compact
-from pawl.qe.simulated_projects import PREFIX
 from pawl.qe.task import kind_of, location_of, user_text
 
 
@@ -59,15 +57,11 @@ class FlakyDetection(JudgedTask):
 
     def recalled(self, messages: Messages) -> Any:
         """The truth of simulated tests, which are made again."""
-        source = self.source_of(messages) or ""
-        return _simulated().get(user_text(messages)) if source.startswith(PREFIX) else None
+        text = user_text(messages)
+        mine = simulated_source.of_project(self.source_of(messages) or "")
+        return next((i.truth for i in mine if user_text(i.messages) == text), None)
 
     def class_said(self, answer: dict[str, Any]) -> str:
         """The cause where there is one, else the verdict."""
         cause = str(answer["cause"])
         return cause if cause in prompt.CAUSES and answer["verdict"] == "flaky" else str(answer["verdict"])
-
-
-@lru_cache(maxsize=1)
-def _simulated() -> dict[str, Any]:
-    return {user_text(i.messages): i.truth for i in simulated_source.items()}

@@ -29,11 +29,16 @@ _IN_DOCUMENTS = ("CWE-306", "CWE-319", "CWE-598")
 _FUNCTIONS = 4  # of the bodies stand in a plain function too, in each project
 
 
-@lru_cache(maxsize=1)
 def items() -> tuple[Item, ...]:
     """All simulated items of every form, sorted by id; always the same."""
-    made = {i.id: i for project in projects() for i in _of(project)}
-    return tuple(made[k] for k in sorted(made))
+    return tuple(sorted((i for p in projects() for i in of_project(p.source)), key=lambda i: i.id))
+
+
+@lru_cache(maxsize=128)
+def of_project(source: str) -> tuple[Item, ...]:
+    """Those of one project; none where no simulated project is called so."""
+    project = next((p for p in projects() if p.source == source), None)
+    return tuple({i.id: i for i in _of(project)}.values()) if project else ()
 
 
 def _of(p: Project) -> Iterator[Item]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from pawl.fleet.source import TaskSourceSpec
@@ -12,7 +11,6 @@ from pawl.qe.item import Item, Messages
 from pawl.qe.judged_task import Judged, JudgedTask, compact
 from pawl.qe.security_review import jsonl_source, oracle, prompt, simulated_source
 from pawl.qe.security_review.weaknesses import WEAKNESSES
-from pawl.qe.simulated_projects import PREFIX
 from pawl.qe.task import kind_of, location_of, user_text
 
 
@@ -56,8 +54,9 @@ class SecurityReview(JudgedTask):
 
     def recalled(self, messages: Messages) -> Any:
         """The truth of simulated code, which is made again."""
-        source = self.source_of(messages) or ""
-        return _simulated().get(user_text(messages)) if source.startswith(PREFIX) else None
+        text = user_text(messages)
+        mine = simulated_source.of_project(self.source_of(messages) or "")
+        return next((i.truth for i in mine if user_text(i.messages) == text), None)
 
     def class_said(self, answer: dict[str, Any]) -> str:
         """The CWE that is named, or `secure`."""
@@ -74,8 +73,3 @@ class SecurityAuth(SecurityReview):
 def _form(messages: Messages) -> str:
     asked = prompt.parsed(messages)
     return asked.form if asked else ""
-
-
-@lru_cache(maxsize=1)
-def _simulated() -> dict[str, Any]:
-    return {user_text(i.messages): i.truth for i in simulated_source.items()}

@@ -1,0 +1,1 @@
+"""The agent `performance-analyzer`: is a service well, and if not, since when and why?"""
