@@ -14,6 +14,7 @@ KINDS = ("overload", "capacity_loss", "leak", "error_burst", "noisy_neighbour", 
 STATUSES = ("ok", "degraded", "incident")
 MOST_POINTS = 32
 MOST_METRICS = 6
+_NOTHING = 1e-200  # what is smaller is shown as 0: its power of ten is no float
 SYSTEM = (
     'Performance of a service over time. Compact JSON: {"status":"ok|degraded|incident","issues":[{"metric":"...",'
     '"from":i,"to":i,"kind":"' + "|".join(KINDS) + '"}],"recommendations":["..."]}'
@@ -59,7 +60,7 @@ def scaled(values: Sequence[float]) -> tuple[int, list[int]]:
     Values whose greatest lies between 10 and 999 stay as they are, rounded: 0.132 and 0.1 become 132 and 100 (3).
     """
     most = max((abs(v) for v in values), default=0.0)
-    power = 0 if most == 0 or 10 <= most < 999.5 else 2 - math.floor(math.log10(most))
+    power = 0 if most < _NOTHING or 10 <= most < 999.5 else 2 - math.floor(math.log10(most))
     shown = [round(v * 10.0**power) for v in values]
     if any(abs(s) > 999 for s in shown):  # rounded up to four digits
         power -= 1
