@@ -83,5 +83,5 @@ class AutoSpec(Spec):
 
     name: str = Field(default="auto", pattern=r"^[a-z][a-z0-9-]{1,60}$")
     unsure: str = Field(description="the agent that is asked where no other fits, e.g. a generic one of a cloud")
-    min_confidence: float = Field(default=0.8, gt=0, lt=1, description="what the best agent must reach")
+    min_confidence: float = Field(default=0.9, gt=0, lt=1, description="what the best agent must reach")
     examples: int = Field(default=300, ge=10, description="prompts of each agent that the classifier learns from")
