@@ -10,7 +10,21 @@ from typing import Annotated
 import typer
 
 from pawl import __version__, bootstrap
-from pawl.commands import adapter, audit, auto, dataset, export, keys, lake, quarantine, review, rollouts, search, training
+from pawl.commands import (
+    adapter,
+    audit,
+    auto,
+    compare,
+    dataset,
+    export,
+    keys,
+    lake,
+    quarantine,
+    review,
+    rollouts,
+    search,
+    training,
+)
 from pawl.commands.acting_key import acting_key
 from pawl.errors import ApprovalInvalid, PawlError
 from pawl.settings import Settings
@@ -30,6 +44,7 @@ app.command("plan-training")(training.plan_training)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(auto.app, name="auto")
 app.command("export")(export.export)
+app.command("compare")(compare.compare)
 app.command("import")(lake.take_in)
 app.command("erase")(lake.erase)
 

@@ -151,6 +151,7 @@ def _graded(grade: Callable[[Item, str], Grade | None], item: Item, answer: Answ
         scenario=item.scenario,
         prompt=prompt,
         completion=answer.completion,
+        prompt_tokens=answer.prompt_tokens,
         completion_tokens=answer.completion_tokens,
         latency_s=answer.latency_s,
         score=0.0,

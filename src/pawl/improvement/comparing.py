@@ -1,0 +1,110 @@
+"""Any two models of an agent on the same frozen items, by the same rules and on the same page as a promotion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pawl.errors import NotAllowed
+from pawl.evaluation.failures import failures
+from pawl.evaluation.hybrid import Mode, modes
+from pawl.evaluation.metrics import Prices, share_of
+from pawl.evaluation.paired import compare
+from pawl.evaluation.report import Comparison, Interval, ItemResult
+from pawl.improvement.asking import Respondent, answers, frozen_items, respondent
+from pawl.improvement.workplace import Workplace
+from pawl.monitoring.loop_data import LoopReport
+from pawl.monitoring.loop_report import write
+from pawl.qe.item import Item
+from pawl.qe.task import Task
+from pawl.qe.tasks import task_of
+
+CHARS_A_TOKEN = 3  # of a prompt, cautiously
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """What came out, and where its page is."""
+
+    comparison: Comparison
+    of_baseline: Interval | None  # the second's mean score over the first's ("95 % of cloud" where that is one)
+    modes: tuple[Mode, ...]  # local only, cloud only and hybrid, where one side is a cloud and the other is not
+    page: Path
+
+
+def compare_models(
+    place: Workplace, first: str, second: str, most_usd: float, on_progress: Callable[[str, int, int], None]
+) -> Compared:
+    """Ask both, compare, write the page.
+
+    Raises:
+        ConfigError, NotAllowed: as `respondent`; NotAllowed too where clouds could cost more than `most_usd`.
+    """
+    from pawl.training.base_model_transformers import base_sha256, prepare_base
+
+    agent, task = place.agent, task_of(place.agent.task)
+    items = frozen_items(agent, task)
+    base = base_sha256(prepare_base(place.fleet.base_model.source, place.settings.models_dir))
+    who = [respondent(place, name, base) for name in (first, second)]
+    could_cost = sum(at_most(items, agent.max_tokens, r.prices) for r in who if r.cloud)
+    if could_cost > most_usd:
+        raise NotAllowed(
+            f"{len(items)} items could cost {could_cost:.2f} USD at the cloud, {most_usd:.2f} are allowed: "
+            f"allow more with --usd {could_cost:.2f}, or lower evaluation.items"
+        )
+    before, after = (answers(place, agent, task, items, r, _telling(r, on_progress)) for r in who)
+    spec = agent.evaluation
+    found = compare(
+        agent.name,
+        (who[0].name, before),
+        (who[1].name, after),
+        margin=spec.margin,
+        alpha=spec.alpha,
+        dataset="",
+        training_sources=set(),
+        power=spec.power,
+        protected=spec.protected,
+        protected_margin=spec.protected_margin,
+        failures=failures(before, after, _named(task, items), spec.pass_score),
+    )
+    stem = f"{agent.name}-{first}-against-{second}".replace("/", "-")
+    page = write(
+        LoopReport(title="Two models compared", agent=agent.name, generated_at=time.time(), comparison=found),
+        place.settings.reports_dir / f"{stem}.html",
+    )
+    share = share_of(after, before, spec.alpha)
+    return Compared(comparison=found, of_baseline=share, modes=_modes(who, before, after, spec.alpha), page=page)
+
+
+def at_most(items: Sequence[Item], max_tokens: int, prices: Prices) -> float:
+    """US dollars that answers to these items can cost (pure)."""
+    prompts = sum(len(str(m.get("content", ""))) for i in items for m in i.messages) / CHARS_A_TOKEN
+    return (prompts * prices.prompt + len(items) * max_tokens * prices.completion) / 1e6
+
+
+def _named(task: Task, items: Sequence[Item]) -> Callable[[ItemResult], str]:
+    """The task's word for how an answer failed."""
+    messages = {i.id: i.messages for i in items}
+    return lambda answer: task.cluster_key(messages[answer.item], answer.completion)
+
+
+def _modes(
+    who: Sequence[Respondent], before: Sequence[ItemResult], after: Sequence[ItemResult], alpha: float
+) -> tuple[Mode, ...]:
+    if who[0].cloud == who[1].cloud:
+        return ()
+    local, cloud = (1, 0) if who[0].cloud else (0, 1)
+    sides = (before, after)
+    return modes(
+        sides[local],
+        sides[cloud],
+        (who[local].prices, who[cloud].prices),
+        {"hybrid: the cloud where the local answer has not the promised form": (lambda i: not i.conforms, True)},
+        alpha,
+    )
+
+
+def _telling(who: Respondent, on_progress: Callable[[str, int, int], None]) -> Callable[[int, int], None]:
+    return lambda done, total: on_progress(who.name, done, total)
