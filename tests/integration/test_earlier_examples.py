@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 
 from pawl.curation import dataset as datasets
 from pawl.curation import regression
@@ -129,3 +130,36 @@ def test_a_dataset_is_not_earlier_than_itself(place: Place, source: Callable[[st
     own = dataset(Example(id="a", messages=[], completion="x", quality=1.0, source=source("train", 0), interactions=()))
     promote(place, own)
     assert earlier_examples(place, own, 8) == []
+
+
+@pytest.mark.parametrize("data", [{"consent": "required"}, {"privacy": ["open", "strict"]}])
+def test_what_may_not_be_learnt_from_any_more_does_not_hold_either(
+    place: Place, source: Callable[[str, int], str], data: dict[str, object]
+) -> None:
+    """Consent and privacy as fleet.yaml has them now, not as they were when the earlier dataset was made."""
+
+    def example(name: str, **more: str) -> Example:
+        return Example(id=name, messages=[{"role": "user", "content": name}], completion="x", quality=1.0,
+                       source=source("train", 0), interactions=(), **more)  # fmt: skip
+
+    rows = (
+        example("granted", consent="granted"),
+        example("silent"),
+        example("denied", consent="denied"),
+        example("local", privacy="local_only", consent="granted"),
+    )
+    old = msgspec.structs.replace(dataset(example("untold", consent="granted")), v=2)
+    promote(place, dataset(*rows))
+    promote(place, old)
+    replays = msgspec.structs.replace(dataset(_replayed(example("told", consent="granted"))), v=2)
+    assert {e.id for e in earlier_examples(place, dataset(), 64)} == {"granted", "silent", "local", "untold"}
+    fleet = yaml.safe_load(place.settings.fleet.read_text())
+    fleet["agents"][0]["data"].update(data)
+    (place.settings.home / "fleet.yaml").write_text(yaml.safe_dump(fleet))
+    now = Place(place.settings.model_copy(update={"fleet": place.settings.home / "fleet.yaml"}), AGENT, place.memory)
+    left = {"granted", "local", "untold", "told"} if "consent" in data else {"granted", "silent"}
+    assert {e.id for e in earlier_examples(now, replays, 64)} == left
+
+
+def _replayed(example: Example) -> Example:
+    return msgspec.structs.replace(example, replayed=True)

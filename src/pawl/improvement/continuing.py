@@ -10,12 +10,14 @@ from pathlib import Path
 from pawl.curation import dataset as datasets
 from pawl.curation import regression
 from pawl.curation.dataset import DatasetVersion, Example
+from pawl.curation.permission import MODES, refusal
 from pawl.curation.prepare import prompt_of
 from pawl.evaluation.forgetting import Forgetting, forgetting
 from pawl.evaluation.report import Comparison, ItemResult
 from pawl.fleet.data import DataSpec
 from pawl.improvement.held_out import side_of
 from pawl.improvement.workplace import Candidate, Workplace
+from pawl.training.policy import TELLS_PRIVACY
 
 LEAST = 5  # items of a class that has a row of its own
 
@@ -25,18 +27,19 @@ def earlier_examples(place: Workplace, version: DatasetVersion, n: int) -> list[
 
     From what `version` replays, and from the datasets of all adapters that were promoted: nobody vouches for the data
     of a refused one. Never of a source that is held out or reserved for the regression suite now, nor one that the
-    lake holds no longer or that is in quarantine; none that `version` itself teaches anew.
+    lake holds no longer or that is in quarantine; none that `version` itself teaches anew. Consent and privacy count as
+    fleet.yaml has them now: what an adapter may not learn from must not hold it either.
     """
     agent = place.agent.model_copy(update={"data": DataSpec.model_validate(version.spec)} if version.spec else {})
     side = side_of(agent)
     suite = regression.load(place.settings.regression_dir, place.agent_name)
     barred = {*suite.reserved, *(i.source for i in suite.items)}
     new = {prompt_of(e) for e in version.train if not e.replayed}
-    pools = [[e for e in version.train if e.replayed]]
-    pools += [list(datasets.load(p).train) for p in _promoted(place)]
+    pools = [[e for e in _telling(place, version) if e.replayed]]
+    pools += [list(_telling(place, datasets.load(p))) for p in _promoted(place)]
     pools = [
         [e for e in pool if e.kind != "variant" and e.source not in barred and side(e.source) == "train"
-         and prompt_of(e) not in new]
+         and prompt_of(e) not in new and not refusal(place.agent.data, e.privacy, e.consent)]
         for pool in pools
     ]  # fmt: skip
     known = _recorded(place, (e for pool in pools for e in pool))
@@ -92,6 +95,12 @@ def judged(place: Workplace, number: str) -> Comparison | None:
     version = place.registry.version(place.agent_name, number)
     folder = Candidate(place.settings.home / "candidates" / version.tags.get("candidate", "-"))
     return folder.read("comparison", Comparison) if folder.has("comparison") else None
+
+
+def _telling(place: Workplace, version: DatasetVersion) -> tuple[Example, ...]:
+    """Its training examples; none where data.privacy is narrowed and they are from before examples told theirs."""
+    narrowed = set(place.agent.data.privacy) != set(MODES)
+    return () if narrowed and version.v < TELLS_PRIVACY else version.train
 
 
 def _promoted(place: Workplace) -> list[Path]:

@@ -13,7 +13,7 @@ from pawl.fleet.policy import PolicySpec
 from pawl.fleet.spec import AgentSpec
 
 SHOWN = 20  # rows that a violation names; the others are counted
-_TELLS_PRIVACY = 3  # version of datasets from which examples do
+TELLS_PRIVACY = 3  # version of datasets from which examples do
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -78,7 +78,7 @@ def _data(policy: PolicySpec, agent: AgentSpec, dataset: DatasetVersion) -> list
     if allowed is not None and not _in(dataset.licence, allowed):
         said = f"states the licence {dataset.licence}" if dataset.licence else "states no licence (data.licence)"
         found.append(Violation("data licence", f"the dataset {said}, allowed are: {', '.join(allowed)}"))
-    if dataset.v < _TELLS_PRIVACY and set(spec.privacy) != set(MODES):
+    if dataset.v < TELLS_PRIVACY and set(spec.privacy) != set(MODES):
         text = "the dataset is from before examples told their privacy, and data.privacy demands it; prepare it anew"
         return [*found, Violation("privacy", text)]
     # What is held out is not learnt from, but it chooses settings and is in the same file: the same rules.
