@@ -13,4 +13,5 @@ SOURCES: dict[str, TaskSourceSpec] = {
     "security-review": TaskSourceSpec(),
     "security-auth": TaskSourceSpec(),
     "performance-analyzer": TaskSourceSpec(),
+    "accessibility-advocate": TaskSourceSpec(),
 }

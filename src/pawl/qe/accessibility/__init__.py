@@ -1,0 +1,1 @@
+"""The agent `accessibility-advocate`: pages, the browser, axe-core as the oracle."""
