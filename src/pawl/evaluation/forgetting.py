@@ -5,7 +5,7 @@ the best score of any earlier model less that of the last one. Average accuracy 
 Ranzato, "Gradient Episodic Memory" (arXiv 1706.08840, section 2). All models are compared on the items that every one
 of them was graded on, so that no difference comes from the items.
 
-Intervals draw whole sources, as in `paired`, the same ones for all weeks. The best of several noisy scores is too good
+Intervals draw whole sources, the same ones for all weeks. The best of several noisy scores is too good
 on average: forgetting that is near zero comes out a little above it, the more so the fewer items there are.
 """
 
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pawl.evaluation.paired import RESAMPLES
 from pawl.evaluation.report import Interval, ItemResult
+from pawl.evaluation.resampling import RESAMPLES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +106,7 @@ def forgetting(
         if not enough or len(draws) == 0:
             return Interval(mean, float("-inf"), float("inf"))
         low, high = np.quantile(draws, [alpha / 2, 1 - alpha / 2])
-        # Percentile intervals of few clusters are too narrow, as in `paired.clustered_mean`.
+        # Percentile intervals of few clusters are too narrow, by about sqrt((n-1)/n).
         return Interval(mean, mean - max(0.0, mean - float(low)) * widen, mean + max(0.0, float(high) - mean) * widen)
 
     rows = tuple(

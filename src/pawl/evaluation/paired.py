@@ -1,79 +1,26 @@
-"""Paired comparison of two models on the same items, clustered by source.
-
-Items of one source (a service, an API) resemble each other, so the source is the unit of resampling: bootstrap
-intervals draw whole sources (Davison and Hinkley 1997, sec. 3.8), and the test flips the sign of whole sources'
-summed differences (paired randomisation, Good 2005, ch. 3). Both hold at small samples without normality.
-"""
+"""Paired comparison of two models on the same items: everything the gate and a person decide by."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from pawl.evaluation.report import Comparison, Interval, ItemResult, ModelResult, Verdict
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-RESAMPLES = 4000
-
-
-def clustered_mean(rows: Sequence[tuple[str, float]], alpha: float, seed: int = 0) -> Interval:
-    """Mean of (source, value) rows with a two-sided 1 - alpha percentile bootstrap interval over sources.
-
-    With one source the interval is the widest that the values' range allows to say nothing: (-inf, inf).
-    """
-    import numpy as np
-
-    sums, counts = _clusters(rows)
-    if len(sums) == 0:
-        return Interval(float("nan"), float("-inf"), float("inf"))
-    mean = float(sums.sum() / counts.sum())
-    if len(sums) < 2:
-        return Interval(mean, float("-inf"), float("inf"))
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(sums), size=(RESAMPLES, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    # Percentile intervals of few clusters are too narrow by about sqrt((n-1)/n): widened around the mean.
-    widen = float(np.sqrt(len(sums) / (len(sums) - 1)))
-    lower, upper = np.quantile(means, [alpha / 2, 1 - alpha / 2])
-    return Interval(mean, mean - (mean - float(lower)) * widen, mean + (float(upper) - mean) * widen)
+from pawl.evaluation.clustered import Bounds, Rows, difference, difference_bounds, mcnemar, ratio_of_means
+from pawl.evaluation.clustered import clustered_mean as clustered_mean
+from pawl.evaluation.clustered import sign_flip as sign_flip
+from pawl.evaluation.metrics import Prices, measure
+from pawl.evaluation.power import power_of
+from pawl.evaluation.report import Comparison, ItemResult, ModelResult, Pattern, SuiteResult, Verdict
+from pawl.evaluation.slices import slices_of
 
 
-def sign_flip(rows: Sequence[tuple[str, float]], seed: int = 0) -> tuple[float, float]:
-    """One-sided p-values (mean > 0, mean < 0) of paired differences, flipping whole sources.
-
-    Exact up to 12 sources (all 2^k flips), else 9,999 random flips with the observed one counted in.
-    """
-    import numpy as np
-
-    sums, _ = _clusters(rows)
-    k = len(sums)
-    if k == 0 or not np.any(sums):
-        return 1.0, 1.0
-    if k <= 12:
-        signs = 1 - 2 * ((np.arange(2**k)[:, None] >> np.arange(k)) & 1)
-        totals = signs @ sums
-        extra = 0
-    else:
-        rng = np.random.default_rng(seed)
-        totals = (1 - 2 * rng.integers(0, 2, size=(9999, k), dtype=np.int8)) @ sums
-        extra = 1
-    seen, slack = sums.sum(), 1e-9
-    above = (int((totals >= seen - slack).sum()) + extra) / (len(totals) + extra)
-    below = (int((totals <= seen + slack).sum()) + extra) / (len(totals) + extra)
-    return above, below
-
-
-def verdict_of(difference: Interval, p_better: float, p_worse: float, margin: float, alpha: float) -> Verdict:
-    """Three verdicts, never two; `worse` where harm is shown (pure)."""
-    if p_better < alpha and difference.lower > 0:
+def verdict_of(bounds: Bounds, p_better: float, p_worse: float, margin: float, alpha: float) -> Verdict:
+    """Three verdicts, never two (pure). What may well be a loss is never `not_worse`, however small it is."""
+    if p_better < alpha and bounds.lower > 0:
         return "better"
-    if p_worse < alpha and difference.upper < 0:
-        return "worse"
-    return "not_worse" if difference.lower > -margin else "not_enough_evidence"
+    if p_worse < alpha:
+        return "worse" if bounds.upper < 0 else "not_enough_evidence"
+    return "not_worse" if bounds.lower > -margin else "not_enough_evidence"
 
 
 def compare(
@@ -85,57 +32,63 @@ def compare(
     alpha: float,
     dataset: str,
     training_sources: set[str],
-    seed: int = 0,
+    power: float = 0.8,
+    protected: Sequence[str] = (),
+    protected_margin: float | None = None,
+    failures: Sequence[Pattern] = (),
+    suite: SuiteResult | None = None,
+    available: int = 0,
+    prices: Prices | None = None,
 ) -> Comparison:
     """Compare two models' results on the same items.
 
-    Items that either side could not be graded on are invalid: counted, never zero. Sources found in the
-    training data are contamination and listed.
+    Items that either side could not be graded on are invalid: counted, never zero. Sources found in the training data
+    are contamination and listed. `available`: held-out items there are; `prices`: of both models' tokens.
     """
-    before = {i.item: i for i in champion[1]}
-    after = {i.item: i for i in challenger[1]}
+    before, after = ({i.item: i for i in side[1]} for side in (champion, challenger))
     both = sorted(before.keys() & after.keys())
     pairs = [(before[i], after[i]) for i in both]
-    graded = [(a, b, a.score, b.score) for a, b in pairs if a.score is not None and b.score is not None]
-    differences = [(b.source, sb - sa) for _, b, sa, sb in graded]
-    p_better, p_worse = sign_flip(differences, seed)
-    difference = clustered_mean(differences, alpha, seed)
-    digest = hashlib.sha256("\n".join(both).encode()).hexdigest()
+    graded = [(a, b) for a, b in pairs if a.score is not None and b.score is not None]
+    olds = [(b.source, float(a.score or 0.0)) for a, b in graded]
+    news = [(b.source, float(b.score or 0.0)) for _, b in graded]
+    rows = [(source, new - old) for (source, old), (_, new) in zip(olds, news, strict=True)]
+    p_better, p_worse = sign_flip(rows)
+    bounds = difference_bounds(rows, alpha)
     sources = {b.source for _, b in pairs}
+    binary = bool(graded) and all(v in (0.0, 1.0) for _, v in (*olds, *news))
+
+    def side(name: str, items: Sequence[ItemResult], scores: Rows) -> ModelResult:
+        return ModelResult(
+            name=name,
+            score=clustered_mean(scores, alpha, (0.0, 1.0)),
+            conforms=sum(i.conforms for i in items) / max(1, len(items)),
+            items=tuple(items),
+            metrics=measure(items, alpha, prices),
+        )
+
     return Comparison(
         agent=agent,
-        champion=_side(champion[0], [(a, sa) for a, _, sa, _ in graded], [a for a, _ in pairs], alpha, seed),
-        challenger=_side(challenger[0], [(b, sb) for _, b, _, sb in graded], [b for _, b in pairs], alpha, seed),
-        difference=difference,
+        champion=side(champion[0], [a for a, _ in pairs], olds),
+        challenger=side(challenger[0], [b for _, b in pairs], news),
+        difference=difference(rows, alpha),
         p_better=p_better,
         p_worse=p_worse,
-        verdict=verdict_of(difference, p_better, p_worse, margin, alpha),
+        verdict=verdict_of(bounds, p_better, p_worse, margin, alpha),
         margin=margin,
         alpha=alpha,
         pairs=len(graded),
         invalid=len(pairs) - len(graded) + len(before.keys() ^ after.keys()),
         sources=len(sources),
-        items_digest=digest,
+        items_digest=hashlib.sha256("\n".join(both).encode()).hexdigest(),
         dataset=dataset,
         contaminated=tuple(sorted(sources & training_sources)),
+        loss_at_most=0.0 - bounds.lower,
+        loss_surely_at_most=0.0 - bounds.surely,
+        outcomes=mcnemar([v > 0 for _, v in olds], [v > 0 for _, v in news]) if binary else None,
+        slices=slices_of(graded, alpha, protected),
+        protected_margin=protected_margin,
+        failures=tuple(failures),
+        suite=suite,
+        ratio=ratio_of_means(news, olds, alpha),
+        power=power_of(rows, margin=margin, alpha=alpha, power=power, available=available),
     )
-
-
-def _side(
-    name: str, graded: list[tuple[ItemResult, float]], items: list[ItemResult], alpha: float, seed: int
-) -> ModelResult:
-    score = clustered_mean([(i.source, s) for i, s in graded], alpha, seed)
-    valid = sum(i.conforms for i in items) / max(1, len(items))
-    return ModelResult(name=name, score=score, conforms=valid, items=tuple(items))
-
-
-def _clusters(rows: Sequence[tuple[str, float]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(sum, count) of each source, in the order of their names."""
-    import numpy as np
-
-    found: dict[str, tuple[float, int]] = {}
-    for source, value in rows:
-        total, n = found.get(source, (0.0, 0))
-        found[source] = (total + value, n + 1)
-    ordered = [found[s] for s in sorted(found)]
-    return np.array([t for t, _ in ordered], dtype=float), np.array([n for _, n in ordered], dtype=float)

@@ -24,6 +24,7 @@ class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float | None = None
     completion: str = ""
     prompt: str = ""
+    prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_s: float = 0.0
     problem: str = ""
@@ -37,6 +38,35 @@ class Interval(msgspec.Struct, frozen=True):
     upper: float
 
 
+class ClassMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """One class of a task that names classes."""
+
+    label: str
+    items: int  # whose right class it is
+    precision: float  # 0 where it was never said
+    recall: float
+    f1: float
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model's answers come to; None where the task has no such thing."""
+
+    items: int  # graded
+    conforms: float  # share of answers in the promised form
+    means: dict[str, Interval] = {}  # of each part of the oracle's score
+    accuracy: Interval | None = None  # the rest is of tasks that name classes
+    macro_f1: float | None = None
+    classes: tuple[ClassMetrics, ...] = ()
+    brier: float | None = None  # of the stated confidence that the class is right: 0 is best
+    calibration_error: float | None = None  # expected, over ten bins of equal width
+    confident: int = 0  # answers that state a confidence
+    prompt_tokens: float = 0.0  # mean an answer
+    completion_tokens: float = 0.0
+    latency_p50_s: float | None = None
+    latency_p95_s: float | None = None
+    usd_per_thousand: float | None = None  # answers; None where no price is known
+
+
 class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     """One side of the comparison."""
 
@@ -44,6 +74,72 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     score: Interval
     conforms: float  # share of answers in the promised form
     items: tuple[ItemResult, ...]
+    metrics: Metrics | None = None
+
+
+class McNemar(msgspec.Struct, frozen=True, kw_only=True):
+    """Items by whether each side passed, and the exact test of the two that differ."""
+
+    both: int
+    gained: int  # by the challenger only
+    lost: int  # by the champion only
+    neither: int
+    p_gained: float  # one-sided: as many gains or more, were each difference a coin
+    p_lost: float
+
+
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """The paired comparison on part of the items. The part never depends on which of the two models is which."""
+
+    name: str
+    by: Literal["scenario", "conforms"]
+    items: int
+    sources: int
+    champion: float  # mean scores
+    challenger: float
+    difference: Interval
+    loss_at_most: float  # one-sided bound, as `Comparison.loss_at_most`
+    p_better: float
+    p_worse: float
+    holm_better: float  # adjusted over the slices that could show anything
+    holm_worse: float
+    protected: bool = False  # those are a family of their own
+
+
+class Pattern(msgspec.Struct, frozen=True, kw_only=True):
+    """One way of failing, and where it goes. An item is in the pattern of the answer that failed."""
+
+    name: str
+    champion: int  # answers that failed so
+    challenger: int
+    broken: int  # of the challenger's, those that the champion had right
+    mended: int  # of the champion's, those that the challenger has right
+    sources: int
+    examples: tuple[str, ...]  # ids of items, newly broken ones first
+
+
+class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Both models on the regression suite, which is apart from the comparison's items."""
+
+    outcomes: McNemar
+    lost: tuple[str, ...] = ()  # ids that the champion passes and the challenger does not
+    must_pass_failed: tuple[str, ...] = ()
+    must_pass_unknown: tuple[str, ...] = ()  # marked, and could not be graded or is not in the suite
+    ungraded: int = 0
+    left_out: int = 0  # of sources that this challenger was trained on
+    champion: tuple[ItemResult, ...] = ()
+    challenger: tuple[ItemResult, ...] = ()
+
+
+class Power(msgspec.Struct, frozen=True, kw_only=True):
+    """What a comparison of this size can see."""
+
+    sd: float  # of the items' paired differences
+    design_effect: float  # items that tell as much as one independent item, by their sharing sources
+    power: float  # that is asked for
+    detectable: float  # the smallest loss that would have been called worse with that power
+    items_for_margin: int  # that would clear a challenger as good as its champion with that power
+    available: int = 0  # held-out items there are, whether picked or not; 0: not known
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +161,16 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     items_digest: str
     dataset: str
     contaminated: tuple[str, ...] = ()  # sources found on both sides; any is an error
+    # What the gate goes by: one-sided bounds of the true loss, at alpha and at one in a hundred.
+    loss_at_most: float = 1.0
+    loss_surely_at_most: float = 1.0
+    outcomes: McNemar | None = None  # where every score is 0 or 1
+    slices: tuple[Slice, ...] = ()
+    protected_margin: float | None = None  # None: as the margin
+    failures: tuple[Pattern, ...] = ()
+    suite: SuiteResult | None = None
+    ratio: Interval | None = None  # challenger's mean score over the champion's
+    power: Power | None = None
 
     def digest(self) -> str:
         """sha256 of the canonical encoding."""
@@ -77,3 +183,4 @@ class GateDecision(msgspec.Struct, frozen=True, kw_only=True):
     decision: Literal["promote", "hold", "reject"]
     reasons: tuple[str, ...]
     items_needed: int = 0  # for hold: how many items a decision would need, by estimate
+    slices: tuple[str, ...] = ()  # for reject: the slices that failed
