@@ -13,5 +13,6 @@ SOURCES: dict[str, TaskSourceSpec] = {
     "security-review": TaskSourceSpec(),
     "security-auth": TaskSourceSpec(),
     "performance-analyzer": TaskSourceSpec(),
+    "code-review": TaskSourceSpec(),
     "accessibility-advocate": TaskSourceSpec(),
 }

@@ -18,6 +18,7 @@ _BUILT_IN = {
     "security-review": "pawl.qe.security_review.task:SecurityReview",
     "security-auth": "pawl.qe.security_review.task:SecurityAuth",
     "performance-analyzer": "pawl.qe.performance_analyzer.task:PerformanceAnalyzer",
+    "code-review": "pawl.qe.code_review.task:CodeReview",
     "accessibility-advocate": "pawl.qe.accessibility.task:AccessibilityAdvocate",
 }
 

@@ -1,0 +1,1 @@
+"""The agent `code-review`: what is wrong with a change, and where?"""
