@@ -4,8 +4,24 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
-from pawl.evaluation.report import Comparison, GateDecision, Interval, ItemResult, ModelResult
+import msgspec
+
+from pawl.evaluation.report import (
+    ClassMetrics,
+    Comparison,
+    GateDecision,
+    Interval,
+    ItemResult,
+    McNemar,
+    Metrics,
+    ModelResult,
+    Pattern,
+    Power,
+    Slice,
+    SuiteResult,
+)
 from pawl.fleet.spec import RolloutSpec
 from pawl.fleet.upstream import UpstreamSpec
 from pawl.lake.records import Interaction
@@ -36,6 +52,48 @@ BEFORE = Arm("base", "local", "base", "local")
 AFTER = Arm("functional-negative-v2-3fa9c1d2", "local", "functional-negative-v2-3fa9c1d2", "local")
 
 
+def detailed(found: Comparison, text: str = "") -> Comparison:
+    """With all that a comparison can hold: slices, failures, the regression suite, parts of the score, classes."""
+
+    def slice_(name: str, mean: float, holm: float, **more: Any) -> Slice:
+        return Slice(
+            name=name + text, by="scenario", items=40, sources=20, champion=0.4, challenger=0.4 + mean,
+            difference=Interval(mean, mean - 0.07, mean + 0.07), loss_at_most=0.1, p_better=holm / 3,
+            p_worse=1 - holm / 3, holm_better=holm, holm_worse=1.0, **more,
+        )  # fmt: skip
+
+    def metrics(level: float) -> Metrics:
+        classes = tuple(
+            ClassMetrics(label=name + text, items=60, precision=level, recall=level - 0.1, f1=level - 0.05)
+            for name in ("flaky", "stable")
+        )
+        parts = {"validity": Interval(level, level - 0.05, level + 0.05), "diversity": Interval(0.5, 0.4, 0.6)}
+        return Metrics(
+            items=118, conforms=level, means=parts, accuracy=Interval(level, level - 0.1, level + 0.1), macro_f1=level,
+            classes=classes, brier=0.2, calibration_error=0.08, confident=118, prompt_tokens=92.0,
+            completion_tokens=121.0, latency_p50_s=1.2, latency_p95_s=3.4, usd_per_thousand=0.31,
+        )  # fmt: skip
+
+    suite = SuiteResult(
+        outcomes=McNemar(both=20, gained=6, lost=1, neither=3, p_gained=0.0625, p_lost=0.99),
+        lost=("regression-17" + text,), must_pass_failed=("regression-3" + text,), left_out=2, ungraded=1,
+    )  # fmt: skip
+    return msgspec.structs.replace(
+        found,
+        champion=msgspec.structs.replace(found.champion, metrics=metrics(0.6)),
+        challenger=msgspec.structs.replace(found.challenger, metrics=metrics(0.8)),
+        slices=(slice_("missing", 0.2, 0.001, protected=True), slice_("enum", -0.02, 0.8)),
+        failures=(
+            Pattern(
+                name="wrongly_accepted" + text, champion=30, challenger=12, broken=3, mended=21, sources=9,
+                examples=("service1.CreateThing1", "service2.CreateThing2"),
+            ),
+        ),
+        suite=suite,
+        power=Power(sd=0.3, design_effect=1.4, power=0.8, detectable=0.09, items_for_margin=310),
+    )  # fmt: skip
+
+
 def comparison(seed: int = 7, *, text: str = "") -> Comparison:
     """120 items of 30 sources; `text` is put into every prompt and answer."""
     rng = random.Random(seed)
@@ -52,7 +110,7 @@ def comparison(seed: int = 7, *, text: str = "") -> Comparison:
         new.append(ItemResult(**shared, score=b, conforms=True, completion=json.dumps(cases, indent=1) + text))
     mean_old = sum(i.score or 0 for i in old) / 120
     mean_new = sum(i.score or 0 for i in new) / 120
-    return Comparison(
+    plain = Comparison(
         agent="functional-negative",
         champion=ModelResult(
             name=BEFORE.name,
@@ -78,6 +136,7 @@ def comparison(seed: int = 7, *, text: str = "") -> Comparison:
         items_digest="5b0c" * 16,
         dataset="functional-negative-9f2c11ab77d0.json",
     )
+    return detailed(plain, text[:200])
 
 
 def rollout(*, rolled_back: bool = False) -> Rollout:

@@ -71,7 +71,7 @@ def test_what_models_and_clients_wrote_stays_text() -> None:
 
 def test_plots_are_whole_svg_without_scripts_or_outside_addresses() -> None:
     drawn = images(render(at_the_end(HOSTILE)))
-    assert len(drawn) == 16  # eight plots, light and dark
+    assert len(drawn) == 18  # nine plots, light and dark
     for svg in drawn:
         names = {e.tag.rsplit("}", 1)[-1] for e in ElementTree.fromstring(svg).iter()}
         assert not names & {"script", "foreignObject", "image", "a", "metadata"}
@@ -98,6 +98,16 @@ def test_the_policy_allows_the_one_style_block_and_nothing_else() -> None:
     )
     head, _ = page.split("<body>")
     assert head.index("Content-Security-Policy") < head.index("<title>")  # before anything it must cover
+
+
+def test_what_stands_behind_the_verdict_is_on_the_page() -> None:
+    page = render(at_the_gate())
+    for said in (
+        "Where it gained and where it lost", "missing <b>(protected)</b>", "wrongly accepted", "newly broken",
+        "Both models pass 20, neither 3; the new one wins 6 and loses 1", "Tasks that must pass and did not: regression-3",
+        "stated confidence is off by", "a true loss of 9.0 points", "about 310 tasks", "right where said, after",
+    ):  # fmt: skip
+        assert said in page, said
 
 
 def test_every_section_can_be_missing() -> None:

@@ -181,6 +181,12 @@ def _plots(d: LoopReport) -> dict[str, Picture]:
         out["paired"] = plot.picture(
             plot.paired(c), f"Difference of each task, sorted. Mean {_interval(c.difference)}.", width=5.2, height=2.3
         )
+        if c.slices:
+            from pawl.monitoring.slices_matplotlib import forest
+
+            alt = "; ".join(f"{s.name}: {_interval(s.difference, True)}" for s in c.slices)
+            height = 1.0 + 0.34 * len(c.slices)
+            out["slices"] = plot.picture(forest(c.slices, c.margin), f"Changes. {alt}.", width=5.2, height=height)
     if (r := d.rollout) is not None:
         alt = f"Scores of sessions and evidence of harm through the stages; the rollout stands at {r.stage}."
         out["rollout"] = plot.picture(plot.rollout_timeline(r, d.online), alt, width=10, height=4.2)
