@@ -149,7 +149,7 @@ def _item(name: str, module: str, first: int, code: Code, changes: list[Change],
         return None
     findings: list[dict[str, Any]] = []
     if fault is not None:
-        # Of lines that repeat (blank ones, `return`) a diff may take out another than was taken out: it is what is seen.
+        # Of lines that repeat (blank ones, `return`) a diff may show another than was taken out: that one is seen.
         planted = first - 1 + line_of(code.text, edits, fault.edits[0])
         line = min((n.number for n in lines if n.sign in "+-"), key=lambda n: abs(n - planted))
         findings.append({"line": line, "kind": fault.kind})
