@@ -186,7 +186,7 @@ def _plots(d: LoopReport) -> dict[str, Picture]:
 
             alt = "; ".join(f"{s.name}: {_interval(s.difference, True)}" for s in c.slices)
             height = 1.0 + 0.34 * len(c.slices)
-            out["slices"] = plot.picture(forest(c.slices, c.margin), f"Changes. {alt}.", width=5.2, height=height)
+            out["slices"] = plot.picture(forest(c.slices, c.margin), f"Changes. {alt}.", width=7.5, height=height)
     if (r := d.rollout) is not None:
         alt = f"Scores of sessions and evidence of harm through the stages; the rollout stands at {r.stage}."
         out["rollout"] = plot.picture(plot.rollout_timeline(r, d.online), alt, width=10, height=4.2)
