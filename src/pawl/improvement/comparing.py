@@ -86,8 +86,8 @@ def at_most(items: Sequence[Item], max_tokens: int, prices: Prices) -> float:
 
 def _named(task: Task, items: Sequence[Item]) -> Callable[[ItemResult], str]:
     """The task's word for how an answer failed."""
-    messages = {i.id: i.messages for i in items}
-    return lambda answer: task.cluster_key(messages[answer.item], answer.completion)
+    by_id = {i.id: i for i in items}
+    return lambda a: task.cluster_key(by_id[a.item].messages, a.completion, by_id[a.item].truth)
 
 
 def _modes(

@@ -69,14 +69,14 @@ class JudgedTask(TaskDefaults):
         answer, *_ = self._read(completion)
         return self.class_said(answer) if answer is not None and self.source_of(messages) is not None else ""
 
-    def cluster_key(self, messages: Messages, completion: str) -> str:
-        """The failure's name; of what has no known truth only whether the form is broken."""
+    def cluster_key(self, messages: Messages, completion: str, truth: Any = None) -> str:
+        """The failure's name; where the truth is not known only whether the form is broken."""
         if self.source_of(messages) is None:
             return ""
         answer, failure, _ = self._read(completion)
         if answer is None:
             return failure
-        found = self._held(messages, completion, None)
+        found = self._held(messages, completion, truth)
         return found[0].failure if found else ""
 
     def _held(self, messages: Messages, completion: str, truth: Any) -> tuple[Judged, bool] | None:

@@ -91,7 +91,7 @@ class Task(Protocol):
         """Candidates for augmentation, kinds in turns; not verified, endless where there is any."""
         ...
 
-    def cluster_key(self, messages: Messages, completion: str) -> str:
+    def cluster_key(self, messages: Messages, completion: str, truth: Any = None) -> str:
         """How an answer failed, as a short label; "" where it did not, or where nobody can tell."""
         ...
 
@@ -155,7 +155,7 @@ class TaskDefaults:
         """None: nothing could verify them."""
         return iter(())
 
-    def cluster_key(self, messages: Messages, completion: str) -> str:
+    def cluster_key(self, messages: Messages, completion: str, truth: Any = None) -> str:
         """Unknown."""
         return ""
 

@@ -85,7 +85,7 @@ class AccessibilityAdvocate(TaskDefaults):
         page = page_of(messages)
         return page.html if page else user_text(messages)
 
-    def cluster_key(self, messages: Messages, completion: str) -> str:
+    def cluster_key(self, messages: Messages, completion: str, truth: Any = None) -> str:
         """What is wrong with the form, or the first of: wrong element, missed, invented; "" where nobody can tell."""
         page = page_of(messages)
         if page is None:

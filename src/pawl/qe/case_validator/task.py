@@ -92,7 +92,7 @@ class CaseValidator(TaskDefaults):
         problem = ", ".join(w for n, w in ((kept_wrong, "kept a wrong case"), (lost, "lost a right case")) if n)
         return Grade(score=told_right / max(1, len(cases)), conforms=True, problem=problem, metrics=metrics)
 
-    def cluster_key(self, messages: Messages, completion: str) -> str:
+    def cluster_key(self, messages: Messages, completion: str, truth: Any = None) -> str:
         """`not_in_form`, `kept_wrong`, `lost_right`, or both."""
         grade = self.grade(messages, completion)
         if grade is None or not grade.problem:

@@ -113,7 +113,7 @@ class FunctionalNegative(TaskDefaults):
         """Renamed members, other orders, other constraints, other words, another operation."""
         return variants(messages, completion, rng, SENTENCES)
 
-    def cluster_key(self, messages: Messages, completion: str) -> str:
+    def cluster_key(self, messages: Messages, completion: str, truth: Any = None) -> str:
         """The most frequent failure of the answer's cases, or what is wrong with the answer as a whole."""
         grade = _grade(messages, completion)
         if grade is None or grade.score >= 1.0:

@@ -100,7 +100,7 @@ class FunctionalPositive(TaskDefaults):
         """Renamed members, other orders, other constraints, other words, another operation."""
         return variants(messages, completion, rng, SENTENCES)
 
-    def cluster_key(self, messages: Messages, completion: str) -> str:
+    def cluster_key(self, messages: Messages, completion: str, truth: Any = None) -> str:
         """The most frequent failure of the answer's cases, what they leave out, or what is wrong with its form."""
         found = _grade(messages, completion)
         if found is None or found[1].score >= 1.0:

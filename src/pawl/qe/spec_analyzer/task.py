@@ -101,7 +101,7 @@ class SpecAnalyzer(TaskDefaults):
         problem = "" if score == 1 else f"{missed} rule(s) missed, {wrong} wrong or said twice"
         return Grade(score=score, conforms=True, problem=problem, metrics={"precision": precision, "recall": recall})
 
-    def cluster_key(self, messages: Messages, completion: str) -> str:
+    def cluster_key(self, messages: Messages, completion: str, truth: Any = None) -> str:
         """What went wrong most: `not_in_form`, `missed_RULE` or `invented_RULE`."""
         operation = operation_of(messages)
         if operation is None:
