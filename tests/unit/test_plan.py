@@ -15,7 +15,7 @@ import pytest
 from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion
 from pawl.errors import ModelFileError, NotEnoughData
-from pawl.fleet.training import TrainingSpec
+from pawl.fleet.training import EwcSpec, PretrainSpec, TrainingSpec
 from pawl.improvement.planning import dataset_for
 from pawl.improvement.planning import plan as plan_of
 from pawl.improvement.steps import Lineage
@@ -127,6 +127,27 @@ def test_memory_of_other_methods_by_hand() -> None:
     quantised = msgspec.structs.replace(SMALL, stored=777)
     assert plan.memory(quantised, spec(), load, cuda=True, half=True).weights == 777
     assert plan.memory(SMALL, spec(), load, cuda=False, half=False).weights == 5600
+
+
+def test_the_stage_of_text_and_what_ewc_holds_need_memory_too(home: Path) -> None:
+    some = spec(rank=4, pretrain=PretrainSpec(files=("*",), max_tokens=100, batch_size=3))
+    (text,) = plan.pretrain_loads(some, None)
+    assert text == Load(rows=3, longest=100, completion=3 * 99), "every token is learnt"
+    assert plan.pretrain_loads(some, 250)[0].rows == 2 and plan.pretrain_loads(spec(), None) == []
+    load = Load(rows=1, longest=1, completion=1)
+    held = plan.memory(SMALL, spec(rank=4, ewc=EwcSpec()), load, cuda=False, half=True)
+    assert held.held == 2 * held.trained == 1920
+    assert held.total - plan.memory(SMALL, spec(rank=4), load, cuda=False, half=True).total == 1920
+
+    place = place_of(home)
+    without = plan_of(place, dataset_for(place, ""))
+    fleet = (home / "fleet.yaml").read_text()
+    more = "max_tokens: 32, pretrain: {files: ['*.md'], max_tokens: 400, batch_size: 2},"
+    (home / "fleet.yaml").write_text(fleet.replace("max_tokens: 32,", more))
+    place = place_of(home)
+    found = plan_of(place, dataset_for(place, ""))
+    assert found.load.longest == 400 and found.memory.total > without.memory.total
+    assert any("pre-training" in n for n in found.notes)
 
 
 def kept_by_autograd(layers: int, method: str, half: bool, fused: bool, dropout: float) -> tuple[int, Shape]:
@@ -308,12 +329,13 @@ def place_of(home: Path) -> Workplace:
     return Workplace(Settings(home=home / "home", fleet=home / "fleet.yaml"), "tiny")
 
 
-def command(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def command(home: Path, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
     env = {
         **os.environ,
         "PAWL_HOME": str(home / "home"),
         "PAWL_FLEET": str(home / "fleet.yaml"),
         "OMP_NUM_THREADS": "1",
+        **more,
     }
     done = subprocess.run(
         [sys.executable, "-m", "pawl.cli", "plan-training", "tiny", *options], env=env, capture_output=True, text=True
@@ -355,13 +377,15 @@ def test_the_last_run_on_this_base_tells_the_speed(home: Path) -> None:
     assert any("peaked at 2.0 GB" in n for n in found.notes)
 
 
-def test_the_command_times_real_steps_and_speaks_json(home: Path) -> None:
-    done = command(home, "--measure", "--json")
+def test_the_command_times_real_steps_and_speaks_json(home: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"  # where a process puts what it needs for a while
+    scratch.mkdir()
+    done = command(home, "--measure", "--json", TMPDIR=str(scratch))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["speed"]["how"] == "measured" and told["speed"]["tokens_per_s"] > 0 and told["speed"]["peak_mb"] > 100
     assert told["good"] and told["memory_total"] == sum(told["memory"].values())
-    assert not list((home / "home").glob("**/adapter")), "the timed steps leave nothing"
+    assert not list(scratch.iterdir()), "the timed steps leave nothing"
 
 
 def test_the_command_fails_where_it_is_forbidden(home: Path) -> None:

@@ -23,6 +23,7 @@ from pawl.training.losses_torch import completion_loss, validation_losses
 from pawl.training.peft_trainer import train
 from pawl.training.result import Progress
 from pawl.training.versions_torch import differences
+from tests.unit.test_merging import deltas
 from tests.unit.test_peft_trainer import SPEC, assert_same, make_base, make_dataset
 
 ADALORA = SPEC.model_copy(
@@ -68,6 +69,7 @@ def test_each_method_learns_and_leaves_what_can_be_loaded(method: str, base: Pat
     spec = {"rslora": SPEC, "adalora": ADALORA}.get(method, SPEC)
     rate = 3e-3 if method == "full" else SPEC.learning_rate
     more = {"method": method, "merged": method in ("dora", "full"), "learning_rate": rate}
+    more |= {"start": "base"} if method == "full" else {}
     result = run(data, TrainingSpec(**{**spec.model_dump(), **more}), base, tmp_path)
     assert result.method == method and result.loss_last < result.loss_first * 0.8
     if method == "full":
@@ -151,7 +153,7 @@ def test_an_adalora_that_was_cut_off_ends_with_the_same_weights(base: Path, data
 def test_two_runs_give_the_same_adapter_bit_by_bit_or_say_why(base: Path, data: Path, tmp_path: Path) -> None:
     one, two = run(data, SPEC, base, tmp_path / "1"), run(data, SPEC, base, tmp_path / "2")
     assert adapter_sha256(tmp_path / "1" / "adapter") == adapter_sha256(tmp_path / "2" / "adapter")
-    assert differences(one, two) == [] and one.versions["torch"]
+    assert differences(one, two) == [] and one.versions["torch"] and one.versions["processes"] == "1"
     import msgspec
 
     other = msgspec.structs.replace(two, versions={**two.versions, "threads": "64"})
@@ -192,8 +194,20 @@ def test_poor_examples_teach_less(base: Path, tmp_path: Path) -> None:
         looks: list[tuple[float, list[float]]] = []
         run(path, spec, base, tmp_path / str(weighted), on_validation=lambda s, x, to=looks: to.append((s, x)))
         assert [s for s, _ in looks] == [0.0, 1.0]
-        ends[weighted] = sorted(looks[-1][1])
-    assert ends[True][1] - ends[True][0] > 3 * max(0.1, ends[False][1] - ends[False][0])
+        first, second = looks[-1][1]
+        order = {e.completion: loss for e, loss in zip(shown(path), (first, second), strict=True)}
+        ends[weighted] = [order["yes"], order["no"]]
+    assert ends[True][1] - ends[True][0] > 3 * max(0.1, abs(ends[False][1] - ends[False][0]))
+
+
+def shown(path: Path) -> list[Any]:
+    """The validation examples in the order in which training looks at them."""
+    import random
+
+    version = datasets.load(path)
+    rows = [e for e in version.examples if e.split == "validation"]
+    random.Random(version.fingerprint).shuffle(rows)
+    return rows
 
 
 def msgspec_split(rows: list[Any]) -> list[Any]:
@@ -286,33 +300,63 @@ def test_a_champion_of_another_kind_is_not_continued(base: Path, data: Path, tmp
 
 
 def test_two_processes_train_one_adapter_together(base: Path, data: Path, tmp_path: Path) -> None:
-    """Started by torchrun, as on several GPUs; each takes every other batch."""
+    """Started by torchrun, as on several GPUs; each takes every other batch. AdaLoRA's ranks fall by the steps of one
+    process, and what elastic weight consolidation holds is found once, for both."""
     script = tmp_path / "script.py"
     script.write_text("""
 import sys
 from pathlib import Path
+from pawl.curation import dataset as datasets
 from pawl.fleet.training import TrainingSpec
 from pawl.training.peft_trainer import train
-data, base, out, spec = sys.argv[1:]
-result = train(Path(data), TrainingSpec.model_validate_json(spec), Path(base), Path(out), start_adapter=None,
-               on_progress=lambda _: None)
-again = train(Path(data), TrainingSpec.model_validate_json(spec), Path(base), Path(out), start_adapter=None,
-              on_progress=lambda _: sys.exit("a finished run is not repeated"))
-assert again.steps == result.steps == 15, result
+data, base, out, plain, adalora, held, loose = sys.argv[1:]
+earlier = datasets.load(Path(data)).train[:8]
+
+def fit(spec, name, start=None, tell=lambda _: None):
+    return train(Path(data), TrainingSpec.model_validate_json(spec), Path(base), Path(out) / name,
+                 start_adapter=start, on_progress=tell, earlier=earlier)
+
+first = fit(plain, "plain")
+again = fit(plain, "plain", tell=lambda _: sys.exit("a finished run is not repeated"))
+assert again.steps == first.steps == 15 and first.versions["processes"] == "2", first
+fit(adalora, "adalora")
+fit(held, "held", start=Path(first.adapter_dir))
+fit(loose, "loose", start=Path(first.adapter_dir))
 """)
+    held, loose = (
+        TrainingSpec.model_validate({**SPEC.model_dump(), "ewc": {"strength": s, "examples": 8}}) for s in (1e3, 1e-9)
+    )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    arguments = [str(script), str(data), str(base), str(tmp_path / "run"), SPEC.model_dump_json()]
+    arguments = [str(script), str(data), str(base), str(tmp_path)]
+    arguments += [s.model_dump_json() for s in (SPEC, ADALORA, held, loose)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["loss_last"] < result["loss_first"] * 0.7 and "2 processes" in result["notes"][0]
-    assert (logits(served(base, tmp_path / "run" / "adapter")) - logits(served(base))).abs().max() > 0.5
-    assert not (tmp_path / "run" / "stages").exists()
+    results = {n: json.loads((tmp_path / n / "result.json").read_text()) for n in ("plain", "adalora", "held")}
+    for name in ("plain", "adalora"):
+        assert results[name]["loss_last"] < results[name]["loss_first"] * 0.7
+        assert any("2 processes" in n for n in results[name]["notes"])
+        assert (logits(served(base, tmp_path / name / "adapter")) - logits(served(base))).abs().max() > 0.5
+        assert not (tmp_path / name / "stages").exists()
+    (ranks,) = [n for n in results["adalora"]["notes"] if n.startswith("ranks left")]
+    assert int(ranks.split(",")[1].split()[0]) <= 4 * 2 * 7, "ranks fell to the end of their schedule"
+    assert not [n for n in results["held"]["notes"] if "ewc" in n]
+    far, farther = (distance(tmp_path / n / "adapter", tmp_path / "plain" / "adapter") for n in ("held", "loose"))
+    assert 0 < 2 * far < farther, "held where it was"
+
+
+def distance(one: Path, two: Path) -> float:
+    """Sum of squares between two adapters' weights."""
+    from safetensors.torch import load_file
+
+    a, b = (load_file(f / "adapter_model.safetensors") for f in (one, two))
+    return float(sum((a[k] - b[k]).pow(2).sum() for k in a))
 
 
 def test_all_stages_one_after_the_other_and_an_average_at_the_end(base: Path, data: Path, tmp_path: Path) -> None:
     """Text, examples, preferences, then merged with the champion that it held on to; cut off in the last stage."""
+    import torch
+
     champion = run(data, SPEC, base, tmp_path / "champion")
     (tmp_path / "texts").mkdir()
     for n in range(24):
@@ -361,13 +405,17 @@ def test_all_stages_one_after_the_other_and_an_average_at_the_end(base: Path, da
     assert [s.name for s in result.stages] == ["pretraining", "examples", "preferences"]
     assert "1 held out" in result.stages[0].note and "perplexity" in result.stages[0].note
     assert any(n.startswith("merged (linear): 0.50 adapter, 0.50 adapter") for n in result.notes)
-    assert (logits(served(base, tmp_path / "run" / "adapter")) - logits(served(base))).abs().max() > 0.5
+    alone = spec.model_copy(update={"merge": None})
+    train(both, alone, base, tmp_path / "alone", on_progress=lambda _: None, **more)
+    trained, before, found = (deltas(tmp_path / name / "adapter") for name in ("alone", "champion", "run"))
+    for layer, change in found.items():
+        u, s, vh = torch.linalg.svd((trained[layer] + before[layer]) / 2)
+        nearest = (u[:, : spec.rank] * s[: spec.rank]) @ vh[: spec.rank]
+        torch.testing.assert_close(change, nearest, rtol=1e-3, atol=1e-4)
+        assert (change - before[layer]).abs().max() > 1e-3, "the champion alone is another function"
 
 
 def test_what_earlier_answers_depend_on_stays_where_it_was(base: Path, data: Path, tmp_path: Path) -> None:
-    import torch
-    from safetensors.torch import load_file
-
     champion = run(data, SPEC, base, tmp_path / "champion")
     start = Path(champion.adapter_dir)
     version = datasets.load(data)
@@ -379,6 +427,5 @@ def test_what_earlier_answers_depend_on_stays_where_it_was(base: Path, data: Pat
             data, spec, base, tmp_path / str(n),
             start_adapter=start, on_progress=lambda _: None, earlier=version.examples[:20],
         )  # fmt: skip
-        one, two = (load_file(f / "adapter_model.safetensors") for f in (start, tmp_path / str(n) / "adapter"))
-        moved.append(float(torch.stack([(one[k] - two[k]).pow(2).sum() for k in one]).sum()))
+        moved.append(distance(start, tmp_path / str(n) / "adapter"))
     assert moved[0] > moved[1] > moved[2] > 0

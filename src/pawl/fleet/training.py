@@ -122,6 +122,10 @@ class TrainingSpec(Spec):
             )
         if self.method == "full" and (self.ewc or self.merge):
             problems.append("ewc and merge work on adapters, not on full weights: leave them out, or method: lora")
+        if self.method == "full" and self.start != "base":
+            problems.append("full begins with the base model's own weights and continues no adapter: set start: base")
+        if self.method == "dora" and self.merge:
+            problems.append("merge averages plain LoRAs, and a DoRA is none: leave merge out, or method: lora")
         if self.method == "adalora" and self.adalora.initial_rank <= self.rank:
             problems.append(f"adalora.initial_rank {self.adalora.initial_rank} must be above rank {self.rank}")
         if self.method == "adalora" and self.start != "base":

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion
-from pawl.errors import LakeError, NotEnoughData
+from pawl.errors import LakeError, ModelFileError, NotEnoughData
 from pawl.fleet.training import TrainingSpec
 from pawl.improvement.allowed import violations
+from pawl.improvement.base_quality import demand_measured
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.training import plan as arithmetic
 from pawl.training.base_model_transformers import WHEEL, base_sha256, check_folder, prepare_base
@@ -16,6 +17,7 @@ from pawl.training.licences import licence_of
 from pawl.training.machine import Machine
 from pawl.training.plan import Load, Shape
 from pawl.training.plan_report import Plan, Speed, problems_of, rough_speed, size, steps_of, tokens_of
+from pawl.training.policy import Violation
 from pawl.training.result import TrainResult
 
 
@@ -30,7 +32,7 @@ def plan(place: Workplace, dataset: Path, *, measure: bool = False) -> Plan:
     spec, base = place.agent.training, place.fleet.base_model
     version = datasets.load(dataset)
     folder, fetched = _folder(place)
-    forbidden = violations(place, version, folder)
+    forbidden = [*violations(place, version, folder), *_unmeasured(place, folder)]
     if measure and not forbidden and not fetched:
         folder, fetched = prepare_base(base.source, place.settings.models_dir), True
     machine = real.here(place.settings.home)
@@ -49,7 +51,10 @@ def plan(place: Workplace, dataset: Path, *, measure: bool = False) -> Plan:
         pairs=sum(p.split == "train" for p in version.pairs),
     )
     load = arithmetic.largest_load(found.kept, spec.batch_size, real.portion(machine))
-    memory = arithmetic.memory(shape, spec, load, cuda=machine.gpu is not None, half=machine.half)
+    stages = [load, *arithmetic.pretrain_loads(spec, real.portion(machine))]
+    needs = [arithmetic.memory(shape, spec, s, cuda=machine.gpu is not None, half=machine.half) for s in stages]
+    memory = max(needs, key=lambda m: m.total)
+    load = stages[needs.index(memory)]
     disk = arithmetic.disk(shape, spec, fetched=fetched)
     problems = problems_of(spec, memory, disk, machine)
     if measure and not forbidden and not problems:
@@ -77,6 +82,15 @@ def plan(place: Workplace, dataset: Path, *, measure: bool = False) -> Plan:
         violations=tuple(forbidden),
         problems=tuple(problems),
     )
+
+
+def _unmeasured(place: Workplace, folder: Path) -> list[Violation]:
+    """A quantised base of which nobody knows what that costs forbids training, as training itself says."""
+    try:
+        demand_measured(place, folder)
+    except ModelFileError as e:
+        return [Violation("base model", str(e))]
+    return []
 
 
 def _folder(place: Workplace) -> tuple[Path, bool]:
@@ -132,9 +146,9 @@ def _notes(version: DatasetVersion, spec: TrainingSpec, speed: Speed) -> list[st
     if spec.preference:
         pairs = sum(p.split == "train" for p in version.pairs)
         enough = "" if pairs >= spec.preference.min_pairs else ", which are fewer than min_pairs: it is left out"
-        found.append(f"the time of the preference stage is not in it ({pairs:,} pairs{enough})")
+        found.append(f"time and memory of the preference stage are not in it ({pairs:,} pairs{enough})")
     if spec.pretrain:
-        found.append("the time of pre-training on the team's text is not in it")
+        found.append("the time of pre-training on the team's text is not in it, its memory is")
     return found
 
 

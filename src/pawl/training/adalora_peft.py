@@ -104,13 +104,14 @@ class Ranks:
         (folder / _PATTERN).write_text(json.dumps(_config(self._model).rank_pattern or {}))
 
     def load(self, folder: Path) -> None:
-        """The state that `save` wrote."""
+        """The state that `save` wrote, each tensor where the parameter of its name lies."""
         allocator = self._model.base_model.rankallocator
+        where = {n: p.device for n, p in self._model.base_model.model.named_parameters()}
         for kind in _KEPT:
             getattr(allocator, kind).clear()
         for key, tensor in load_file(str(folder / _ALLOCATOR)).items():
             kind, _, name = key.partition("|")
-            getattr(allocator, kind)[name] = tensor
+            getattr(allocator, kind)[name] = tensor.to(where[name])
         _config(self._model).rank_pattern = json.loads((folder / _PATTERN).read_text()) or None
 
 

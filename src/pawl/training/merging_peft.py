@@ -223,7 +223,12 @@ def _factors(u: torch.Tensor, s: torch.Tensor, vh: torch.Tensor, rank: int) -> t
 def _config(adapters: Sequence[Adapter], rank: int) -> dict[str, Any]:
     """The first one's, with alpha = rank so that the scaling is 1, and every layer that any of them changes."""
     layers = {layer.removeprefix("base_model.model.") for a in adapters for layer in a.factors}
-    partial = any(a.config.get("layers_to_transform") or a.config.get("exclude_modules") for a in adapters)
+    partial = any(
+        a.config.get("layers_to_transform")
+        or a.config.get("exclude_modules")
+        or any("." in name for name in a.config.get("target_modules") or ())  # whole names: not every such layer
+        for a in adapters
+    )
     targets = layers if partial else {layer.rpartition(".")[2] for layer in layers}
     changed = {
         "r": rank,

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pawl.errors import ModelFileError, ResourceError, TrainingFailed
 from pawl.fleet.training import TrainingSpec
+from pawl.training.adapter_tensors import header, layers_of
 from pawl.training.base_model_transformers import base_name, safetensors_problem
+from pawl.training.continuation import names_of, why_anew
 from pawl.training.run_folder import WEIGHTS, write_whole
 
 if TYPE_CHECKING:
@@ -48,12 +50,29 @@ def build(base_dir: Path, spec: TrainingSpec, start_adapter: Path | None, steps:
     dtype = best_dtype()
     base = _base(base_dir, spec, torch.float32 if spec.method == "full" else dtype)
     if spec.method == "full":
-        return base, dtype
+        return _placed(base, spec), dtype
     from peft import get_peft_model
 
     if start_adapter is None:
-        return get_peft_model(base, _config(spec, steps)), dtype
-    return _continued(base, base_dir, spec, start_adapter), dtype
+        return _placed(get_peft_model(base, _config(spec, steps)), spec), dtype
+    return _placed(_continued(base, base_dir, spec, start_adapter), spec), dtype
+
+
+def served(base_dir: Path, trained: Path) -> Any:
+    """What a folder holds as it is served: the base in the type that this machine computes in, never in four bits, with
+    the adapter on it, or the whole model there. ModelFileError where it cannot be loaded."""
+    import torch
+    from peft import PeftModel
+
+    from pawl.training.quantised_base_transformers import load_base
+
+    whole = not (trained / "adapter_config.json").exists()
+    model = load_base(trained if whole else base_dir, best_dtype(), attn_implementation=_attention())
+    try:
+        model = model if whole else PeftModel.from_pretrained(model, str(trained))
+    except (OSError, ValueError, KeyError, RuntimeError) as e:
+        raise ModelFileError(f"what was trained in {trained.name} cannot be loaded ({e}); train it again") from e
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def is_adapter(model: Any) -> bool:
@@ -88,13 +107,27 @@ def merged(model: Any, base_dir: Path, target: Path) -> None:
     save(whole.to(torch.bfloat16), base_dir, target)
 
 
-def _base(base_dir: Path, spec: TrainingSpec, dtype: torch.dtype) -> Any:
+def _attention() -> str:
+    """On CPU plain attention on short sequences beats the fused kernel, whose backward pass is slow in bfloat16."""
     import torch
 
+    return "sdpa" if torch.cuda.is_available() else "eager"
+
+
+def _placed(model: Any, spec: TrainingSpec) -> Any:
+    """On the device that computes, since more than the stages does: the first validation, what EWC holds.
+
+    bitsandbytes has placed its four bits itself; shards are placed by what shards them.
+    """
+    from pawl.training.stage_transformers import processes, sharded
+
+    return model if spec.method == "qlora" or sharded() else model.to(processes().device)
+
+
+def _base(base_dir: Path, spec: TrainingSpec, dtype: torch.dtype) -> Any:
     from pawl.training.quantised_base_transformers import load_base
 
-    # On CPU plain attention on short sequences beats the fused kernel, whose backward pass is slow in bfloat16.
-    how: dict[str, Any] = {"attn_implementation": "sdpa" if torch.cuda.is_available() else "eager"}
+    how: dict[str, Any] = {"attn_implementation": _attention()}
     if spec.method == "qlora":
         how["quantization_config"] = _four_bits()
     base = load_base(base_dir, dtype, **how)
@@ -150,22 +183,17 @@ def _continued(base: Any, base_dir: Path, spec: TrainingSpec, start: Path) -> An
     from pawl.training.adapter_check import check_adapter
 
     check_adapter(start, base_dir, hot=False)
+    other = why_anew(start, spec, base_dir)
+    if other:
+        raise ModelFileError(
+            f"start adapter {start.name} has {other}: make the spec fit it, or set training.start: base"
+        )
     try:
         model = PeftModel.from_pretrained(base, str(start), is_trainable=True)
     except (OSError, ValueError, KeyError, RuntimeError) as e:
         raise ModelFileError(
             f"start adapter {start} cannot be loaded on {base_dir.name} ({e}); set training.start: base"
         ) from e
-    found = model.peft_config["default"]
-    wanted = {"rank": spec.rank, "dora": spec.method == "dora"}
-    has = {"rank": found.r, "dora": found.use_dora}
-    other = [f"{name} {has[name]}, the spec says {wanted[name]}" for name in wanted if has[name] != wanted[name]]
-    if other:
-        names = ", ".join(o.split()[0] for o in other)
-        raise ModelFileError(
-            f"start adapter {start.name} has {'; '.join(other)}: make training's {names} fit it, "
-            "or set training.start: base"
-        )
     _rescale(model, spec)
     for module in model.modules():  # dropout is a matter of this run, not of the adapter
         for dropout in getattr(module, "lora_dropout", {}).values():
@@ -175,14 +203,21 @@ def _continued(base: Any, base_dir: Path, spec: TrainingSpec, start: Path) -> An
 
 
 def _rescale(model: Any, spec: TrainingSpec) -> None:
-    """The spec's alpha and scaling for an adapter that was trained, or merged, under others: it computes the same."""
+    """The spec's alpha and scaling for an adapter that was trained, or merged, under others: it computes the same.
+
+    Layers may have ranks and alphas of their own (an adapter from elsewhere): each is rescaled by its own rank, as peft
+    will scale it when it loads the result, whose alpha is the same for all.
+    """
     found = model.peft_config["default"]
-    scaling = spec.alpha / (math.sqrt(spec.rank) if spec.method == "rslora" else spec.rank)
     for module in model.modules():
-        if "default" in getattr(module, "lora_B", {}) and module.scaling["default"] != scaling:
+        if "default" not in getattr(module, "lora_B", {}):
+            continue
+        rank = module.r["default"]
+        scaling = spec.alpha / (math.sqrt(rank) if spec.method == "rslora" else rank)
+        if module.scaling["default"] != scaling:
             module.lora_B["default"].weight.data *= module.scaling["default"] / scaling
-            module.scaling["default"], module.lora_alpha["default"] = scaling, spec.alpha
-    found.lora_alpha, found.use_rslora = spec.alpha, spec.method == "rslora"
+        module.scaling["default"], module.lora_alpha["default"] = scaling, spec.alpha
+    found.lora_alpha, found.use_rslora, found.alpha_pattern = spec.alpha, spec.method == "rslora", {}
 
 
 def _save_adapter(model: Any, base: str, part: Path) -> None:
@@ -197,16 +232,17 @@ def _save_adapter(model: Any, base: str, part: Path) -> None:
         tensors, rank = adalora_peft.as_lora(model)
         part.mkdir(parents=True)
         save_file({k: v.to(torch.float32) for k, v in tensors.items()}, str(part / WEIGHTS), metadata={"format": "pt"})
-        targets = sorted(model.peft_config["default"].target_modules)
         LoraConfig(
-            r=rank, lora_alpha=rank, target_modules=targets, task_type="CAUSAL_LM", inference_mode=True
+            r=rank, lora_alpha=rank, target_modules=[], task_type="CAUSAL_LM", inference_mode=True
         ).save_pretrained(str(part))
     else:
         model.save_pretrained(str(part), save_embedding_layers=False)
     (part / "README.md").unlink(missing_ok=True)  # peft's empty model card, with this machine's path in it
     config = json.loads((part / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = base
-    config["target_modules"] = sorted(config["target_modules"])  # a set there: the same adapter, the same bytes
+    # What it sits on and nothing else: the spec's pattern means something to peft alone. Sorted: the same bytes.
+    layers = layers_of(header(part / WEIGHTS))
+    config["target_modules"] = names_of(layers, [n for n, _ in model.get_base_model().named_modules()])
     write_whole(part / "adapter_config.json", json.dumps(config, indent=2, sort_keys=True).encode())
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import hashlib
+import math
 import random
 import resource
 import sys
@@ -20,9 +22,9 @@ import msgspec
 
 from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion, Example
-from pawl.errors import NotEnoughData, ResourceError
+from pawl.errors import ModelFileError, NotEnoughData, ResourceError
 from pawl.fleet.training import TrainingSpec
-from pawl.training.base_model_transformers import need_disk
+from pawl.training.base_model_transformers import base_name, need_disk
 from pawl.training.batches import schedule
 from pawl.training.chat_format_transformers import ChatFormat, Encoded
 from pawl.training.result import TrainResult
@@ -56,7 +58,8 @@ def train(
     A run that was cut off continues from its last whole checkpoint; a finished one is returned as it is. Both only for
     the same data, spec, base and start: anything else begins anew.
 
-    `earlier`: examples of earlier weeks that `spec.ewc` holds on to. `texts`: the folder that `spec.pretrain.files`
+    `earlier`: examples of earlier weeks that `spec.ewc` holds on to, the first of them that fit; more than it asks for
+    do no harm. `texts`: the folder that `spec.pretrain.files`
     are looked for in. `merge_with`: adapters that the result is averaged with, by `spec.merge`. `on_validation` is told
     the validation split's losses before the first step, after each `validate_every` share of the run, and at its end;
     what it raises ends the run.
@@ -65,13 +68,17 @@ def train(
     method that this machine cannot run), LakeError (unreadable dataset), TrainingFailed (loss not a number).
     """
     from pawl.training import models_peft as models
-    from pawl.training.stage_transformers import full_disk_told, processes
+    from pawl.training.stage_transformers import full_disk_told, processes, sharded
     from pawl.training.versions_torch import versions
 
     crew = processes()
     if crew.num_processes > 1 and spec.preference:
         raise ResourceError("the stage of preferences runs in one process: start one, or leave training.preference out")
+    if sharded() and spec.ewc:
+        raise ResourceError("ewc needs whole weights in every process: start one process, or leave training.ewc out")
     dataset = datasets.load(dataset_path)
+    if spec.merge:
+        _demand_mergeable(merge_with, base_dir)
     gathered = _texts(spec, texts)
     key = _key(dataset, spec, base_dir, start_adapter, earlier, gathered, merge_with)
     with crew.main_process_first():  # it clears the folder of another run's files, the others find it cleared
@@ -86,14 +93,15 @@ def train(
         )
     batches = schedule([len(e.input_ids) for e in fitted.encoded], spec.batch_size, spec.epochs, spec.seed)
     _keep_freed_memory()
-    model, dtype = models.build(base_dir, spec, start_adapter, len(batches))
+    steps = math.ceil(len(batches) / crew.num_processes)  # of each process, for a schedule that counts them
+    model, dtype = models.build(base_dir, spec, start_adapter, steps)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     need_disk(out_dir, parameters * _BYTES_A_PARAMETER, "training")
     run = Run(spec, form, model, dtype, out_dir, on_progress)
     held = _validation(form, dataset, spec)
     validate = run.validator(held, on_validation, validate_every)
     before = validate(0.0)
-    run.hold(earlier)
+    run.hold(earlier, continued=start_adapter is not None)
     stages = [*run.pretrain(gathered)]
     examples = run.examples([[fitted.encoded[i] for i in b] for b in batches], validate)
     stages += [examples, *run.prefer(dataset, base_dir)]
@@ -101,7 +109,7 @@ def train(
     notes = run.notes()
     if crew.num_processes > 1:
         notes.append(f"{crew.num_processes} processes: sums in another order differ in their last bits")
-        model = run.rebuilt(model, base_dir, start_adapter, len(batches))
+        model = run.rebuilt(model, base_dir, start_adapter, steps)
     if not crew.is_main_process:
         crew.wait_for_everyone()
         return _kept(out_dir)
@@ -109,6 +117,18 @@ def train(
         models.save(model, base_dir, out_dir / "adapter")
         if spec.merge and merge_with:
             notes += _average(spec, out_dir, merge_with, base_dir)
+        elif spec.merge:
+            notes.append("merge was left out: none of training.merge.others serves an adapter yet")
+        averaged = bool(spec.merge and merge_with)
+        if (averaged and after) or (spec.merged and spec.method != "full"):
+            # What is kept, and not what is in memory: that was never averaged, and may be in four bits.
+            run.release()
+            model = None
+            gc.collect()
+            model = models.served(base_dir, out_dir / "adapter")
+        if averaged and after:
+            notes.append(f"validation before averaging: {_mean(after):.4f} nats a completion token")
+            after = run.losses(model, held)
         if spec.merged:
             models.merged(model, base_dir, out_dir / "merged")
         result = TrainResult(
@@ -180,6 +200,19 @@ def _validation(form: ChatFormat, dataset: DatasetVersion, spec: TrainingSpec) -
     rows = [e for e in dataset.examples if e.split == "validation"]
     random.Random(dataset.fingerprint).shuffle(rows)
     return form.encode_all(rows[:VALIDATION_EXAMPLES], spec.max_tokens).encoded
+
+
+def _demand_mergeable(others: Sequence[Path], base_dir: Path) -> None:
+    """ModelFileError now, and not after hours, where one of them is no plain LoRA of this base."""
+    from pawl.training.merging_peft import load
+
+    for other in others:
+        named = load(other).config.get("base_model_name_or_path")
+        if named != base_name(base_dir):
+            raise ModelFileError(
+                f"{other.name} was made for {named!r}, not for {base_name(base_dir)!r}: it cannot be averaged with "
+                "what is trained; leave it out of training.merge.others"
+            )
 
 
 def _average(spec: TrainingSpec, out_dir: Path, others: Sequence[Path], base_dir: Path) -> list[str]:

@@ -63,6 +63,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     optimizer: int
     activations: int
     logits: int
+    held: int = 0  # by elastic weight consolidation: the earlier weights and how much each matters
 
     @property
     def total(self) -> int:
@@ -153,6 +154,7 @@ def memory(shape: Shape, spec: TrainingSpec, load: Load, *, cuda: bool, half: bo
         activations=round(activations * (SLACK_CUDA if cuda else SLACK_CPU)),
         # bfloat16: the logits, in float32, their softmax; float32: the first two are one, the gradient is wider.
         logits=load.completion * shape.vocab * (10 if half else 12),
+        held=8 * count if spec.ewc else 0,
     )
 
 
@@ -225,6 +227,18 @@ def largest_load(lengths: Sequence[tuple[int, int]], batch_size: int, portion: i
         rows = min(rows, max(1, portion // longest))
     most = sorted((c for _, c in lengths), reverse=True)[:rows]
     return Load(rows=rows, longest=longest, completion=sum(most))
+
+
+def pretrain_loads(spec: TrainingSpec, portion: int | None) -> list[Load]:
+    """What a step of pre-training on text holds at once, every token of it learnt; empty where there is no such stage.
+
+    `portion`: as in `largest_load`.
+    """
+    if spec.pretrain is None:
+        return []
+    longest = spec.pretrain.max_tokens
+    full = [(longest, longest - 1)] * spec.pretrain.batch_size
+    return [largest_load(full, spec.pretrain.batch_size, portion)]
 
 
 def flops_per_token(shape: Shape, spec: TrainingSpec) -> float:

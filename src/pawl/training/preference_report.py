@@ -74,6 +74,7 @@ def result_of(
         seconds=max((h.get("seconds", 0.0) for h in history), default=0.0),
         loss_first=sum(losses[:tenth]) / tenth,
         loss_last=sum(losses[-tenth:]) / tenth,
+        losses=tuple((int(h["step"]), float(h["loss"])) for h in history if "loss" in h),
         note=told + ", ".join(f"{name} {value:.3f}" for name, value in found if value is not None),
     )
 

@@ -26,7 +26,7 @@ from pawl.training.preference_report import STAGE, Clock, left_out, result_of, t
 from pawl.training.preferences import Rated, Sides, class_weights, fitting, order, rated, strangers
 from pawl.training.result import Progress, StageResult
 from pawl.training.run_folder import WEIGHTS, last_checkpoint, write_whole
-from pawl.training.stage_transformers import KEPT_CHECKPOINTS, full_disk_told, memory_mb, trainable
+from pawl.training.stage_transformers import KEPT_CHECKPOINTS, full_disk_told, memory_mb, one_gpu, trainable
 
 if TYPE_CHECKING:
     import torch
@@ -282,7 +282,7 @@ def _trainer(
         use_cpu=not torch.cuda.is_available(),
     )
     kto: dict[str, Any] = dict(desirable_weight=weights[0], undesirable_weight=weights[1])
-    arguments = DPOConfig(**common) if paired else KTOConfig(**common, **kto)
+    arguments = one_gpu(DPOConfig(**common) if paired else KTOConfig(**common, **kto))
     clock = Clock([tokens_of(r) for r in rows], group, steps)
     # TRL rounds the adapter of a quantised base to bfloat16; the optimiser needs it as it was.
     quantised = getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)

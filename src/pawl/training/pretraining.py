@@ -90,6 +90,17 @@ def gather(spec: PretrainSpec, root: Path, scrub: Scrub | None = None) -> Gather
     )
 
 
+def digest(spec: PretrainSpec, root: Path) -> str:
+    """sha256 over names and texts of the files that are read, before they are scrubbed: whether they changed."""
+    found = hashlib.sha256()
+    for path in _files(spec.files, root):
+        text, _ = _read(path, root)
+        if text is not None:
+            content = hashlib.sha256(text.encode()).hexdigest()
+            found.update(f"{path.relative_to(root).as_posix()}\0{content}\0".encode())
+    return found.hexdigest()
+
+
 def pack(token_lists: Iterable[Sequence[int]], max_tokens: int, end_id: int) -> list[list[int]]:
     """Sequences of `max_tokens` tokens, filled without padding; the last may be shorter (at least 2 tokens).
 

@@ -29,6 +29,7 @@ class StageResult(msgspec.Struct, frozen=True, kw_only=True):
     loss_last: float
     resumed_at: int = 0
     note: str = ""  # why it was left out, or what else a reader must know
+    losses: tuple[tuple[int, float], ...] = ()  # (step, loss) of all steps, over all attempts where it was resumed
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,6 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[StageResult, ...] = ()
     notes: tuple[str, ...] = ()
     validation_before: float | None = None  # mean nats a completion token over validation examples; None without any
-    validation_after: float | None = None
+    validation_after: float | None = None  # of what is kept: where adapters are averaged, of the average
     versions: dict[str, str] = {}  # of what computes: python, torch, transformers, peft, the machine
     peak_mb: float = 0.0

@@ -43,17 +43,35 @@ class Run:
         self._folder, self._on_progress = out_dir / "stages", on_progress
         self._ranks = Ranks(model) if spec.method == "adalora" else None
         self._anchor: Callable[[Any], None] | None = None
+        self._left_out: list[str] = []
         self._pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
 
-    def hold(self, earlier: Sequence[Example]) -> None:
-        """Hold on to what the model knows now, by the spec's EWC: before anything is trained."""
+    def hold(self, earlier: Sequence[Example], *, continued: bool) -> None:
+        """Hold on to what the model knows now, by the spec's EWC: before anything is trained.
+
+        `earlier`: more than the spec asks for, in the order in which they are wanted; those that fit are taken.
+        `continued`: whether an adapter that has learnt is continued. Where there is nothing to hold to, or by, a note
+        says so.
+        """
         ewc = self._spec.ewc
-        if ewc is None or not earlier:
+        if ewc is None:
+            return
+        fitted = self._form.encode_all(earlier, self._spec.max_tokens, self._spec.long).encoded[: ewc.examples]
+        why = ""
+        if not continued:
+            why = "training begins with the base model, and no adapter has learnt anything yet that could be held"
+        elif not earlier:
+            why = "there is no earlier example to hold on to"
+        elif not fitted:
+            why = f"none of {len(earlier)} earlier examples fits into training.max_tokens {self._spec.max_tokens}"
+        if why:
+            self._left_out.append(f"ewc was left out: {why}")
             return
         from pawl.training.ewc_peft import kept_anchor
+        from pawl.training.stage_transformers import processes
 
-        fitted = self._form.encode_all(earlier[: ewc.examples], self._spec.max_tokens, self._spec.long)
-        anchor = kept_anchor(self._folder / "anchor.safetensors", self._model, fitted.encoded, dtype=self._dtype)
+        with processes().main_process_first():  # it writes the anchor, the others read it
+            anchor = kept_anchor(self._folder / "anchor.safetensors", self._model, fitted, dtype=self._dtype)
         self._anchor = lambda model: anchor.add_gradients(model, ewc.strength)
 
     def pretrain(self, texts: Gathered | None) -> list[StageResult]:
@@ -62,7 +80,7 @@ class Run:
         if spec is None or texts is None:
             return []
         from pawl.training.pretraining_transformers import encoded, perplexity
-        from pawl.training.stage_transformers import Optimiser, run_stage
+        from pawl.training.stage_transformers import Optimiser, Terms, run_stage
 
         items = encoded(texts.documents, self._form, spec.max_tokens)
         held = encoded(texts.held_out, self._form, spec.max_tokens)
@@ -76,6 +94,7 @@ class Run:
             self._folder / "pretraining",
             dtype=self._dtype,
             on_progress=self._on_progress,
+            terms=Terms(anchor=self._anchor),
         )
         after = perplexity(self._model, held, pad=self._pad, dtype=self._dtype)
         told = (
@@ -131,8 +150,6 @@ class Run:
 
     def validator(self, held: list[Encoded], tell: OnValidation | None, every: float) -> Callable[[float], list[float]]:
         """Called with the share that is done: the losses where a look is due there, else nothing."""
-        from pawl.training.losses_torch import validation_losses
-
         looked = -1.0
 
         def validate(share: float) -> list[float]:
@@ -141,20 +158,26 @@ class Run:
             if not held or not due or share <= looked:
                 return []
             looked = share
-            losses = validation_losses(self._model, held, pad=self._pad, dtype=self._dtype)
+            losses = self.losses(self._model, held)
             if tell is not None:
                 tell(share, losses)
             return losses
 
         return validate
 
+    def losses(self, model: Any, held: list[Encoded]) -> list[float]:
+        """Of each of these examples, in nats a completion token."""
+        from pawl.training.losses_torch import validation_losses
+
+        return validation_losses(model, held, pad=self._pad, dtype=self._dtype)
+
     def notes(self) -> list[str]:
-        """What else a reader must know: AdaLoRA's ranks."""
+        """What else a reader must know: what was left out, AdaLoRA's ranks."""
         if self._ranks is None:
-            return []
+            return self._left_out
         left = self._ranks.left()
         named = ", ".join(f"{layer} {rank}" for layer, rank in left.items())
-        return [f"ranks left, {sum(left.values())} in all: {named}"]
+        return [*self._left_out, f"ranks left, {sum(left.values())} in all: {named}"]
 
     def rebuilt(self, model: Any, base_dir: Path, start_adapter: Path | None, steps: int) -> Any:
         """What several processes trained, perhaps in shards, as one model of the leading process."""
@@ -166,6 +189,10 @@ class Run:
         whole, _ = models.build(base_dir, self._spec, start_adapter, steps)
         load_trained(whole, self._folder / "examples" / "done.safetensors")
         return whole
+
+    def release(self) -> None:
+        """Let go of the model, so that another has room."""
+        self._model = self._ranks = self._anchor = None
 
     def clear(self) -> None:
         """Nothing of the stages is needed once the result is whole."""

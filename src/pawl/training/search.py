@@ -91,7 +91,7 @@ def with_values(present: TrainingSpec, values: Mapping[str, Any], *, continues: 
         wide = max(present.adalora.initial_rank, rank + max(1, rank // 2))
         changed["adalora"] = {**present.adalora.model_dump(), "initial_rank": wide}
         changed["start"] = "base"
-    elif continues and (rank, method) != (present.rank, present.method):
+    elif method == "full" or (continues and (rank, method) != (present.rank, present.method)):
         changed["start"] = "base"
     return TrainingSpec.model_validate({**present.model_dump(), **changed})
 

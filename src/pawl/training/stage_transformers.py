@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import os
 import shutil
 import time
 import warnings
@@ -108,6 +109,19 @@ def processes() -> PartialState:
     return PartialState() if torch.cuda.is_available() else PartialState(cpu=True)
 
 
+def sharded() -> bool:
+    """Whether weights are spread over the processes (FSDP), as accelerate's launcher says it."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
+
+
+def one_gpu(arguments: TrainingArguments) -> TrainingArguments:
+    """Of several GPUs that one process sees, the first: transformers would wrap the model in DataParallel, which takes
+    one item of the dataset a GPU, and ours are whole batches. Several GPUs are for several processes."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
 def trainable(model: Any) -> dict[str, torch.Tensor]:
     """Name -> what is trained, on the CPU, whole: where it is sharded every process must ask."""
     found = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
@@ -187,7 +201,7 @@ def _trainer(
                 several = self.accelerator.num_processes > 1
                 loss = whole_loss(model, inputs) if several else completion_loss(model, inputs)
             if terms.regulariser:
-                loss = loss + terms.regulariser(model)
+                loss = loss + terms.regulariser(self.accelerator.unwrap_model(model))
             return self._finite(loss)
 
         def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -279,15 +293,20 @@ def _trainer(
         model=model,
         args=_arguments(how, steps, folder),
         train_dataset=list(batches),
-        data_collator=lambda items: collate(items[0], pad),
+        data_collator=lambda items: _batch(items, pad),
         callbacks=[Tell()],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
+def _batch(items: Sequence[Sequence[Encoded]], pad: int) -> dict[str, torch.Tensor]:
+    assert len(items) == 1, f"{len(items)} batches at once: one item is one whole batch"
+    return collate(items[0], pad)
+
+
 def _arguments(how: Optimiser, steps: int, folder: Path) -> TrainingArguments:
-    return TrainingArguments(
+    found = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         # One item of the dataset is one whole batch, so that the order is ours and a resumed run repeats it.
         per_device_train_batch_size=1,
@@ -311,6 +330,7 @@ def _arguments(how: Optimiser, steps: int, folder: Path) -> TrainingArguments:
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=not torch.cuda.is_available(),
     )
+    return one_gpu(found)
 
 
 def memory_mb(process: psutil.Process) -> float:
@@ -334,4 +354,10 @@ def _result(
         loss_first=sum(losses[:tenth]) / tenth,
         loss_last=sum(losses[-tenth:]) / tenth,
         resumed_at=resumed_at,
+        losses=curve(history),
     )
+
+
+def curve(history: Sequence[dict[str, float]]) -> tuple[tuple[int, float], ...]:
+    """(step, loss) of a trainer's log. It is kept in checkpoints: a resumed run has all of its steps."""
+    return tuple((int(h["step"]), float(h["loss"])) for h in history if "loss" in h)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pawl.curation.dataset import DatasetVersion
-from pawl.errors import ModelFileError, NotEnoughData
+from pawl.errors import NotEnoughData
 from pawl.training.chat_format_transformers import ChatFormat
 from pawl.training.search import ExampleLoss
 
@@ -20,7 +19,7 @@ def example_losses(base_dir: Path, trained: Path, dataset: DatasetVersion, max_t
     import torch
 
     from pawl.training.losses_torch import validation_losses
-    from pawl.training.models_peft import best_dtype
+    from pawl.training.models_peft import best_dtype, served
 
     form = ChatFormat(base_dir)
     rows = [(e, form.encode(e)) for e in dataset.examples if e.split == "validation"]
@@ -32,7 +31,7 @@ def example_losses(base_dir: Path, trained: Path, dataset: DatasetVersion, max_t
             "data.validation_percent go there"
         )
     dtype = best_dtype()
-    model = _load(base_dir, trained, dtype)
+    model = served(base_dir, trained)
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
     with torch.inference_mode():
         losses = validation_losses(model, [tokens for _, tokens in rows], pad=pad, dtype=dtype)
@@ -40,19 +39,3 @@ def example_losses(base_dir: Path, trained: Path, dataset: DatasetVersion, max_t
         ExampleLoss(e.id, e.source, loss * tokens.completion_tokens, tokens.completion_tokens)
         for (e, tokens), loss in zip(rows, losses, strict=True)
     ]
-
-
-def _load(base_dir: Path, trained: Path, dtype: Any) -> Any:
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    whole = not (trained / "adapter_config.json").exists()
-    attention = "sdpa" if torch.cuda.is_available() else "eager"
-    folder = trained if whole else base_dir
-    try:
-        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, attn_implementation=attention)
-        model = model if whole else PeftModel.from_pretrained(model, str(trained))
-    except (OSError, ValueError, KeyError, RuntimeError) as e:
-        raise ModelFileError(f"what was trained in {trained.name} cannot be loaded ({e}); search again") from e
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

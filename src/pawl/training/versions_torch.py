@@ -9,8 +9,10 @@ from pawl.training.result import TrainResult
 
 
 def versions() -> dict[str, str]:
-    """Packages, device, instruction set, threads."""
+    """Packages, device, instruction set, threads, processes that train together."""
     import torch
+
+    from pawl.training.stage_transformers import processes
 
     found = {p: metadata.version(p) for p in ("torch", "transformers", "peft", "accelerate", "trl")}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
@@ -21,15 +23,15 @@ def versions() -> dict[str, str]:
         "device": device,
         "cpu": capability,
         "threads": str(torch.get_num_threads()),
+        "processes": str(processes().num_processes),
     }
 
 
 def differences(one: TrainResult, two: TrainResult) -> list[str]:
     """Why two runs over the same data and spec may not give the same adapter; empty where nothing is known (pure)."""
     names = sorted(one.versions.keys() | two.versions.keys())
-    found = [
+    return [
         f"{n}: {one.versions.get(n, 'not recorded')} and {two.versions.get(n, 'not recorded')}"
         for n in names
         if one.versions.get(n) != two.versions.get(n)
     ]
-    return found + [n for r in (one, two) for n in r.notes if "deterministic" in n]
