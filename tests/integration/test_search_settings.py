@@ -173,6 +173,8 @@ steps.train(place, Path(sys.argv[1]), place.agent.training, kill)
     assert kept_id(made.run_file) == first and run.info.status == "FINISHED"
     steps_seen = {m.step for m in client.get_metric_history(first, "examples/loss")}
     assert steps_seen == set(range(1, 46))
+    curve = made.read("losses", list[tuple[int, float]])
+    assert [n for n, _ in curve] == list(range(1, 46)), "the evidence shows the steps before the kill too"
     tags = run.data.tags
     assert (tags["candidate"], tags["dataset"], tags["method"]) == (made.id, home.dataset.stem, "lora")
     assert tags["code_version"].startswith("0.") and run.data.params["learning_rate"] == "0.0001"

@@ -65,11 +65,15 @@ def traces(gone: set[str], datasets: Path, candidates: Path) -> Traces:
     except (OSError, msgspec.MsgspecError) as e:
         raise LakeError(f"a dataset or a lineage cannot be read ({e}): what it holds is not known") from e
     tainted = {li.candidate: li.adapter_sha256[:8] for li in lineages if li.dataset in held}
-    while True:  # what continued from a tainted adapter learnt from it too; its arm's name ends in the hash
+    # What continued from a tainted adapter, or was averaged with one, has it too; an arm's name ends in the hash.
+    while True:
         more = {
             li.candidate: li.adapter_sha256[:8]
             for li in lineages
-            if li.candidate not in tainted and li.parent.rpartition("-")[2] in tainted.values()
+            if li.candidate not in tainted
+            and any(
+                arm.rpartition("-")[2] in tainted.values() for arm in (li.parent, *li.averaged_with.split(", "))
+            )
         }
         if not more:
             return Traces([n.removesuffix(".json") for n in held], sorted(tainted))

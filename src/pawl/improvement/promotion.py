@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -14,6 +15,7 @@ from pawl.curation.dataset import load, name_of
 from pawl.curation.datasheet import datasheet
 from pawl.errors import ApprovalInvalid, NotAllowed, StaleWrite
 from pawl.evaluation.report import Comparison, GateDecision
+from pawl.evaluation.rows import columns
 from pawl.improvement.preparing import reports_of
 from pawl.improvement.steps import Lineage, dataset_of, training_of
 from pawl.improvement.workplace import Candidate, Workplace
@@ -87,7 +89,9 @@ def _log(place: Workplace, candidate: Candidate, comparison: Comparison) -> str:
         "difference": comparison.difference.mean,
         "p_better": comparison.p_better,
     }
-    params = {k: str(v) for k, v in msgspec.to_builtins(trained).items() if k != "adapter_dir"}
+    # Curves are no parameters.
+    told = msgspec.structs.replace(trained, stages=tuple(msgspec.structs.replace(s, losses=()) for s in trained.stages))
+    params = {k: str(v) for k, v in msgspec.to_builtins(told).items() if k != "adapter_dir"}
     losses = candidate.read("losses", list[tuple[int, float]])
     made = dataset_of(place, candidate)
     figures = {**made.by_split, "pairs": len(made.pairs), "sources": len(made.sources)}
@@ -95,7 +99,9 @@ def _log(place: Workplace, candidate: Candidate, comparison: Comparison) -> str:
     # What the run wrote while training ran is there already; this completes it.
     curves = {"examples/loss": losses}
     begun = kept_id(candidate.run_file)
-    return place.registry.log_training(place.agent_name, params, metrics, curves, learnt, begun)
+    run_id = place.registry.log_training(place.agent_name, params, metrics, curves, learnt, begun)
+    place.registry.log_table(run_id, f"evaluation-{comparison.digest()[:12]}.json", columns(comparison))
+    return run_id
 
 
 def _about_the_data(place: Workplace, candidate: Candidate) -> dict[str, Path]:
@@ -202,25 +208,30 @@ def open_rollout(place: Workplace, request: Request) -> Rollout:
 
 
 def fetch(place: Workplace, version: Version) -> Path:
-    """The version's adapter in its folder on this disk; what the registry gives is checked before it gets there."""
+    """The version's adapter in its folder on this disk, whole or not at all: what the registry gives is checked beside
+    that folder and then takes its name. Several processes may fetch one version."""
     from pawl.errors import ModelFileError
     from pawl.registry.adapter_hash import adapter_sha256
     from pawl.training.adapter_check import base_at_hand, check_adapter
 
     folder = place.settings.adapters_dir / version.adapter
-    if not folder.exists():
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".part", dir=folder.parent))
+    try:
         found = place.registry.download(version, part)
         if adapter_sha256(found) != version.sha256:
             raise ModelFileError(f"{version.adapter}: the registry's files do not have the registered hash; not loaded")
         check_adapter(found, base_at_hand(place.fleet.base_model, place.settings.models_dir))
-        if found != part:
-            shutil.copytree(found, folder)
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.rename(folder)
+        found.chmod(0o755)
+        try:
+            found.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was first, with the same files
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

@@ -16,7 +16,7 @@ from pawl.curation.files import write_whole
 from pawl.errors import ConfigError, NotEnoughData, TrainingFailed
 from pawl.fleet.training import TrainingSpec
 from pawl.improvement.following import ended, told
-from pawl.improvement.steps import OnProgress, code_version, start_arm
+from pawl.improvement.steps import OnProgress, code_version
 from pawl.improvement.workplace import Workplace
 from pawl.registry.run_log import RunLog, flat, progress_metrics
 from pawl.training.proposal_yaml import diff, proposal
@@ -61,8 +61,8 @@ def search(
     `trials` and `minutes` stand in for the spec's. A search that was cut off goes on; one that is finished ends at
     once. Writes `search/<agent>-proposal.yaml`, its page and its plot under PAWL_HOME, and changes nothing else.
 
-    Raises PolicyViolation as training does, ConfigError (the space), NotEnoughData (no validation examples),
-    ResourceError (the budget is too small for the present settings), and what training raises.
+    Raises PolicyViolation and ModelFileError as training does, ConfigError (the space), NotEnoughData (no validation
+    examples), ResourceError (the budget is too small for the present settings), and what training raises.
     """
     work = _Work(place, dataset, on_progress)
     spec, space = place.agent.training, place.agent.search
@@ -99,6 +99,8 @@ class _Work:
 
     def __init__(self, place: Workplace, dataset: Path, on_progress: OnProgress) -> None:
         from pawl.improvement.allowed import demand_allowed
+        from pawl.improvement.base_quality import demand_measured
+        from pawl.improvement.starting import start_of
         from pawl.training.base_model_transformers import base_sha256, prepare_base
 
         self._place, self._dataset, self._on_progress = place, dataset, on_progress
@@ -106,10 +108,12 @@ class _Work:
         demand_allowed(place, self.version)
         self.base = prepare_base(place.fleet.base_model.source, place.settings.models_dir)
         demand_allowed(place, self.version, self.base)
-        self.continues = self._start(place.agent.training) is not None
+        demand_measured(place, self.base)
+        start = start_of(place, place.agent.training, self.base)
+        self.continues = start.adapter is not None
         space = place.agent.search.model_dump_json(exclude={"trials", "minutes"})
         what = [self.version.fingerprint, place.agent.training.model_dump_json(), space, base_sha256(self.base)]
-        what.append(start_arm(place, place.agent.training).name)
+        what.append(start.arm.name)
         # The same question, whose trials can be compared; another one begins anew, in the same file.
         self.key = hashlib.sha256("\0".join(what).encode()).hexdigest()[:12]
         self.home = place.settings.home / "search"
@@ -221,8 +225,9 @@ class _Work:
         return self.folder / hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12]
 
     def _start(self, spec: TrainingSpec) -> Path | None:
-        folder = self._place.settings.adapters_dir / start_arm(self._place, spec).name
-        return folder if folder.exists() else None
+        from pawl.improvement.starting import start_of
+
+        return start_of(self._place, spec, self.base).adapter
 
 
 def _mean(losses: list[ExampleLoss]) -> float:

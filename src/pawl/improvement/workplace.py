@@ -65,9 +65,12 @@ class Workplace:
     def progress(self) -> ProgressFile:
         return ProgressFile(self.settings.home / "progress.json")
 
-    def candidate(self, dataset_fingerprint: str, spec: TrainingSpec, start: str) -> Candidate:
-        """The folder of one training run: the same data, spec and start always give the same folder."""
-        key = hashlib.sha256(f"{dataset_fingerprint}\0{spec.model_dump_json()}\0{start}".encode()).hexdigest()[:12]
+    def candidate(self, dataset_fingerprint: str, spec: TrainingSpec, beginning: str) -> Candidate:
+        """The folder of one training run: the same data, spec and beginning always give the same folder.
+
+        `beginning`: the key of all else that it is made of (`starting.Beginning`).
+        """
+        key = hashlib.sha256(f"{dataset_fingerprint}\0{spec.model_dump_json()}\0{beginning}".encode()).hexdigest()[:12]
         return Candidate(self.settings.home / "candidates" / f"{self.agent_name}-{key}")
 
 
