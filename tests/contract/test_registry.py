@@ -117,15 +117,22 @@ def test_training_is_logged_and_reports_are_attached(registry: Registry, agent: 
         page.write_text(text)
         link = registry.attach(agent, made.number, page)
     assert link.endswith("page.html")
+    table: dict[str, list[object]] = {"item": ["a", "b"], "change": [-1.0, None], "answer": ["x", "<b>"]}
+    for columns in (table, {"item": ["another"]}):
+        registry.log_table(run_id, "evaluation-1.json", columns)
     if isinstance(registry, MemoryRegistry):
         assert registry.attached[agent, made.number] == {"page.html": b"<p>second</p>"}
         assert registry.datasets[run_id] == learnt
+        assert registry.tables == {(run_id, "evaluation-1.json"): table}, "the first one stays"
         assert registry.runs[run_id] == ({"rank": "16"}, {"seconds": 3.5, "loss": 1.0 / 1499})
         return
     from mlflow import MlflowClient
 
     client = MlflowClient(link.split("/#/")[0])
     run = client.get_run(run_id)
+    found = json.loads(Path(client.download_artifacts(run_id, "evaluation-1.json", str(tmp_path))).read_text())
+    assert found == {"columns": ["item", "change", "answer"], "data": [["a", -1.0, "x"], ["b", None, "<b>"]]}
+    assert "evaluation-1.json" in run.data.tags["mlflow.loggedArtifacts"], "MLflow's page of evaluations shows it"
     assert run.data.params == {"rank": "16"} and run.info.status == "FINISHED"
     assert run.data.metrics == pytest.approx({"seconds": 3.5, "loss": 1.0 / 1499})
     assert len(client.get_metric_history(run_id, "loss")) == 1499

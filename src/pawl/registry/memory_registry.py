@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,7 @@ class MemoryRegistry:
         self.attached: dict[tuple[str, str], dict[str, bytes]] = {}
         self.runs: dict[str, tuple[dict[str, str], dict[str, float]]] = {}
         self.datasets: dict[str, LearntFrom | None] = {}
+        self.tables: dict[tuple[str, str], dict[str, list[Any]]] = {}
 
     def register(self, agent: str, adapter_dir: Path, lineage: Mapping[str, str], files: Mapping[str, Path]) -> Version:
         sha256 = adapter_sha256(adapter_dir)
@@ -57,6 +59,10 @@ class MemoryRegistry:
             last = {k: c[-1][1] for k, c in curves.items() if c}
             self.runs[run_id] = ({**known_params, **params}, {**known_metrics, **last, **metrics})
         return run_id
+
+    def log_table(self, run_id: str, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        with self._lock:
+            self.tables.setdefault((run_id, name), {k: list(v) for k, v in columns.items()})
 
     def version(self, agent: str, number: str) -> Version:
         with self._lock:

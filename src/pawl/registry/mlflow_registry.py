@@ -126,6 +126,12 @@ class MlflowRegistry:
             experiment = self._client.get_run(version.run_id).info.experiment_id
             return f"{self._url}/#/experiments/{experiment}/runs/{version.run_id}/artifacts/{path.name}"
 
+    def log_table(self, run_id: str, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        with self._mapped(f"logging the table {name}"):
+            # A second one would be appended to the first.
+            if name not in {a.path for a in self._client.list_artifacts(run_id)}:
+                self._client.log_table(run_id, {k: list(v) for k, v in columns.items()}, name)
+
     def download(self, version: Version, to: Path) -> Path:
         from mlflow.artifacts import download_artifacts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -61,6 +61,10 @@ class Registry(Protocol):
         `run_id`: the run that was written while training ran. It is completed, with the steps it lacks; where it is
         gone, another is made.
         """
+        ...
+
+    def log_table(self, run_id: str, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Hang a table on a run, for the registry's own view of evaluations; one of that name stays as it is."""
         ...
 
     def version(self, agent: str, number: str) -> Version: ...
