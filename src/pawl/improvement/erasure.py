@@ -71,9 +71,7 @@ def traces(gone: set[str], datasets: Path, candidates: Path) -> Traces:
             li.candidate: li.adapter_sha256[:8]
             for li in lineages
             if li.candidate not in tainted
-            and any(
-                arm.rpartition("-")[2] in tainted.values() for arm in (li.parent, *li.averaged_with.split(", "))
-            )
+            and any(arm.rpartition("-")[2] in tainted.values() for arm in (li.parent, *li.averaged_with.split(", ")))
         }
         if not more:
             return Traces([n.removesuffix(".json") for n in held], sorted(tainted))
