@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pawl.errors import SourceError
@@ -24,8 +25,9 @@ Grader = Callable[[list[dict[str, Any]], str], float]
 
 def fleet(settings: Settings) -> FleetSpec:
     """The fleet of this machine."""
-    from pawl.qe.tasks import names
+    from pawl.qe.tasks import find_modules_in, names
 
+    find_modules_in(settings.fleet.parent, Path.cwd())
     return load_fleet(settings.fleet, names())
 
 

@@ -25,6 +25,7 @@ from pawl.commands import (
     search,
     training,
 )
+from pawl.commands import agent as agents
 from pawl.commands.acting_key import acting_key
 from pawl.errors import ApprovalInvalid, PawlError
 from pawl.settings import Settings
@@ -43,6 +44,7 @@ app.command("search")(search.search)
 app.command("plan-training")(training.plan_training)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(auto.app, name="auto")
+app.add_typer(agents.app, name="agent")
 app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("import")(lake.take_in)

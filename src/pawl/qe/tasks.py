@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 
 from pawl.errors import SourceError
 from pawl.qe.task import GenericTask, Task
@@ -49,3 +51,10 @@ def task_of(name: str) -> Task:
     except (ImportError, AttributeError, TypeError) as error:
         raise SourceError(f"task {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
     return found  # type: ignore[no-any-return]
+
+
+def find_modules_in(*folders: Path) -> None:
+    """Let the modules of users' own tasks be found in these folders too, after everything that is installed."""
+    for folder in (str(f.resolve()) for f in folders):
+        if folder not in sys.path:
+            sys.path.append(folder)
