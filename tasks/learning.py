@@ -8,7 +8,7 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from pawl.fleet.training import TrainingSpec
-from pawl.improvement import publish, steps
+from pawl.improvement import judging, publish, steps
 from tasks.places import Telling, candidate, workplace
 from tasks.values import Adapter, Dataset, Judged
 
@@ -33,7 +33,7 @@ def judge(adapter: Adapter) -> Judged:
     """Compare in pairs on unseen sources; let the gate decide; render the evidence."""
     place = workplace(adapter.agent)
     made = candidate(place, adapter.candidate)
-    comparison, gate = steps.judge(place, made, Telling(place))
+    comparison, gate = judging.judge(place, made, Telling(place))
     publish.evidence_page(place, made)
     score = comparison.challenger.score
     create_markdown_artifact(

@@ -16,10 +16,12 @@ from pawl.commands import (
     auto,
     compare,
     dataset,
+    evaluation,
     export,
     keys,
     lake,
     quarantine,
+    regression,
     review,
     rollouts,
     search,
@@ -42,6 +44,8 @@ app.add_typer(review.app, name="review")
 lake.app.command("quarantine")(quarantine.quarantine)
 app.command("search")(search.search)
 app.command("plan-training")(training.plan_training)
+app.command("plan-evaluation")(evaluation.plan_evaluation)
+app.add_typer(regression.app, name="regression")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(auto.app, name="auto")
 app.add_typer(agents.app, name="agent")

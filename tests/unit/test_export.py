@@ -117,7 +117,7 @@ def test_an_adapter_leaves_with_its_card(place: Place, base: Path, tmp_path: Pat
     assert card["name"] == version.adapter and card["base"]["name"] == "tiny" and card["base"]["licence"] == "MIT"
     assert card["data"]["examples"] == {"train": 40, "validation": 0, "test": 0}
     assert card["metrics"]["score"]["mean"] == pytest.approx(0.85) and card["metrics"]["verdict"] == "better"
-    assert card["metrics"]["difference"]["lower"] > 0.7
+    assert card["metrics"]["difference"]["lower"] > 0.6
     assert card["training"]["spec"]["rank"] == SPEC.rank and card["training"]["result"]["steps"] == 30
     assert card["lineage"]["dataset_fingerprint"] == card["data"]["fingerprint"]
     assert card["files"].keys() == {"adapter_config.json", "adapter_model.safetensors"}

@@ -133,6 +133,12 @@ def test_each_lack_of_evidence_holds() -> None:
     assert gate(comparison(pairs=90), SPEC, None).decision == "promote"
 
 
+def test_two_models_that_fail_alike_are_held() -> None:
+    rows: list[Row] = [(f"s{n}", 0.0, 0.0, "y") for n in range(60)]
+    decision = judged(rows, spec_of(protected=()))
+    assert decision.decision == "hold" and "above 0" in decision.reasons[0]
+
+
 def test_a_protected_slice_must_be_there_and_shown_not_to_regress() -> None:
     spec = SPEC.model_copy(update={"protected": ("rare",)})
     assert gate(comparison(slices=(part(),)), spec, None).decision == "promote"

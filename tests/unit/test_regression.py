@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pawl.curation.dataset import Split
-from pawl.curation.regression import Failure, Suite, change, failures, grown, load
+from pawl.curation.regression import Failure, Suite, change, failures, grown, load, marked, must_pass
 from pawl.errors import LakeError
 from pawl.qe.task import GenericTask
 
@@ -101,3 +101,16 @@ def test_two_that_change_it_at_once_lose_nothing(tmp_path: Path) -> None:
         list(pool.map(add, range(40)))
     assert len(load(tmp_path, "a").items) == 40
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".part"] == []
+
+
+def test_what_must_pass_is_marked_by_hand_or_in_the_spec_and_never_forgotten() -> None:
+    suite = grow(Suite(agent="a"), [failure(n, "held") for n in (10, 11, 2)])
+    assert must_pass(suite) == ()
+    one = marked(suite, ["prompt2"], True)
+    assert must_pass(one) == ("prompt2",) and must_pass(marked(one, ["prompt2"], False)) == ()
+    assert must_pass(one, ["prompt1"]) == ("prompt10", "prompt11", "prompt2")
+    assert must_pass(one, ["gone"]) == ("gone", "prompt2"), "what is not there has not passed"
+    assert must_pass(grow(one, [failure(77, "held")])) == ("prompt2",), "growing keeps the mark"
+    for name in ("prompt1", "gone"):
+        with pytest.raises(LakeError, match="regression list a"):
+            marked(suite, [name], True)

@@ -30,6 +30,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     content: str  # what near-duplicates are told by
     interaction: str  # where it was seen first
     added_at: float  # epoch seconds
+    must_pass: bool = False  # no challenger that fails it is promoted
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +136,31 @@ def _dealt(found: Sequence[Failure], room: int, task: Task) -> list[tuple[Failur
 
 def _order(source: str) -> bytes:
     return hashlib.blake2b(f"regression\0{source}".encode(errors="surrogatepass"), digest_size=8).digest()
+
+
+def must_pass(suite: Suite, named: Sequence[str] = ()) -> tuple[str, ...]:
+    """Ids of the items that may never fail: those marked in the suite, and those whose id begins with one of `named`.
+
+    A name that no item has is kept as it is: what must pass and is not there must not be forgotten.
+    """
+    found = {i.id for i in suite.items if i.must_pass}
+    for name in named:
+        found |= {i.id for i in suite.items if i.id.startswith(name)} or {name}
+    return tuple(sorted(found))
+
+
+def marked(suite: Suite, names: Sequence[str], must: bool) -> Suite:
+    """The suite with the named items (ids, or their beginnings) marked or not. LakeError where a name is no item's, or
+    is that of several."""
+    chosen = set()
+    for name in names:
+        fitting = [i.id for i in suite.items if i.id.startswith(name)]
+        if len(fitting) != 1:
+            problem = f"is the beginning of {len(fitting)} items" if fitting else "is in it nowhere"
+            raise LakeError(f"{name!r} {problem}; `pawl regression list {suite.agent}` shows the suite")
+        chosen.add(fitting[0])
+    items = tuple(msgspec.structs.replace(i, must_pass=must) if i.id in chosen else i for i in suite.items)
+    return msgspec.structs.replace(suite, items=items)
 
 
 def load(folder: Path, agent: str) -> Suite:

@@ -73,6 +73,9 @@ def _missing(c: Comparison, spec: EvaluationSpec) -> Iterator[tuple[str, float]]
     """(what is not shown, the factor by which the items would have to grow); infinite where growing is no help."""
     if c.pairs < ENOUGH * spec.items:
         yield f"{c.pairs} of {spec.items} items were graded on both sides", 1.0
+    if c.pairs and c.challenger.score.mean <= 0:
+        # Two models that fail alike, or a server that fails for both, must not look like one that holds.
+        yield "no answer of the challenger scores above 0, so that nothing was shown", math.inf
     if c.verdict not in ("better", "not_worse"):
         if c.p_worse < c.alpha:
             yield f"it may be worse (p = {c.p_worse:.4f}), though not clearly", math.inf

@@ -7,7 +7,7 @@ chances are simulated in benchmarks/gate_calibration.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pawl.evaluation import resampling
@@ -67,16 +67,22 @@ def chance_to_promote(items: int, spread: Spread, margin: float, alpha: float, d
 
 def items_for(spread: Spread, margin: float, alpha: float, power: float, difference: float = 0.0) -> int | None:
     """The fewest items, of proportionally more sources, that give that chance; None where not even MOST do."""
+    return _fewest(lambda items: chance_to_promote(items, spread, margin, alpha, difference) >= power, MOST)
 
-    def enough(items: int) -> bool:
-        return chance_to_promote(items, spread, margin, alpha, difference) >= power
 
-    high = 4
-    while not enough(high):
-        if high >= MOST:
-            return None
-        high *= 2
-    low = high // 2
+def items_of(sizes: Sequence[int], sd: float, icc: float, margin: float, alpha: float, power: float) -> int | None:
+    """The fewest items, picked from sources of these sizes, that give a challenger as good as its champion that
+    chance; None where not even all of them do."""
+    total = sum(sizes)
+    return _fewest(
+        lambda items: chance_to_promote(items, picked(sizes, items / total, sd, icc), margin, alpha) >= power, total
+    )
+
+
+def _fewest(enough: Callable[[int], bool], most: int) -> int | None:
+    if most < 1 or not enough(most):
+        return None
+    low, high = 0, most
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
@@ -109,11 +115,13 @@ def power_of(rows: Rows, *, margin: float, alpha: float, power: float, available
     )
 
 
-def assumed(sd: float, sizes: Sequence[int], icc: float) -> Spread:
-    """Of an assumed standard deviation, with the sizes that the sources have."""
-    mean = sum(sizes) / max(1, len(sizes))
-    varying = math.sqrt(sum((s - mean) ** 2 for s in sizes) / len(sizes)) / mean if sizes else 0.0
-    return Spread(sd, max(1.0, mean), icc, varying)
+def picked(sizes: Sequence[int], share: float, sd: float, icc: float) -> Spread:
+    """Of a known or assumed standard deviation, where that share of each source's items is asked."""
+    asked = [max(1.0, size * share) for size in sizes]
+    if not asked:
+        return Spread(sd, 1.0, icc)
+    mean = sum(asked) / len(asked)
+    return Spread(sd, mean, icc, math.sqrt(sum((a - mean) ** 2 for a in asked) / len(asked)) / mean)
 
 
 def _error(items: int, spread: Spread) -> tuple[float, float]:

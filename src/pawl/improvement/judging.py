@@ -1,0 +1,164 @@
+"""Champion and challenger on the same items: the comparison, the regression suite, and the gate's word."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from pawl.curation import dataset as datasets
+from pawl.curation import regression
+from pawl.errors import SourceError, TrainingFailed
+from pawl.evaluation.report import Comparison, GateDecision, ItemResult, SuiteResult
+from pawl.fleet.data import DataSpec
+from pawl.fleet.spec import AgentSpec
+from pawl.improvement.held_out import split_of
+from pawl.improvement.steps import Lineage, OnProgress, training_of
+from pawl.improvement.workplace import Candidate, Workplace
+from pawl.monitoring.timeline import span
+from pawl.qe.item import Item
+from pawl.qe.task import Task
+
+GRADERS = 2  # answers graded at a time where that starts processes
+Ask = Callable[[Sequence[Item], str], list[list[ItemResult]]]  # items, what they are called: answers of both models
+
+
+def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tuple[Comparison, GateDecision]:
+    """Champion and challenger answer the same items of sources that training never saw, and the regression suite."""
+    from pawl.evaluation.failures import failures
+    from pawl.evaluation.gate import gate
+    from pawl.evaluation.metrics import Prices
+    from pawl.evaluation.paired import compare
+    from pawl.qe.tasks import task_of
+
+    lineage = candidate.read("lineage", Lineage)
+    if training_of(candidate).method == "full" or (candidate.folder / "training" / "merged").exists():
+        raise TrainingFailed(
+            f"{candidate.id} is a model of its own, in its folder training/merged: serve that on a replica and name it "
+            "in fleet.yaml as an upstream; adapters that are hot-loaded need method lora, rslora or adalora"
+        )
+    version = datasets.load(place.settings.datasets_dir / lineage.dataset)
+    # What was held out is what the dataset's own spec held out, whatever fleet.yaml says by now.
+    agent = place.agent.model_copy(update={"data": DataSpec.model_validate(version.spec)} if version.spec else {})
+    spec, task, known = agent.evaluation, task_of(agent.task), split_of(agent)
+    if not known.test:
+        raise SourceError(
+            f"the task {agent.task!r} of {agent.name} has no oracle, so nothing can be judged or promoted"
+        )
+    picked = random.Random(spec.items).sample(known.test, min(spec.items, len(known.test)))
+    items = {i.id: msgspec.structs.replace(i, scenario=task.class_of(i)) for i in picked}
+    names, ask = _asking(place, candidate, lineage, agent, task, on_progress)
+    champion, challenger = ask(list(items.values()), "")
+    local = place.fleet.upstreams[place.fleet.local_upstream]
+    prompt, completion = local.usd_per_million_prompt, local.usd_per_million_completion
+    comparison = compare(
+        agent.name,
+        (names[0], champion),
+        (names[1], challenger),
+        margin=spec.margin,
+        alpha=spec.alpha,
+        power=spec.power,
+        dataset=lineage.dataset_fingerprint,
+        training_sources=set(version.sources),
+        protected=spec.protected,
+        protected_margin=spec.protected_margin,
+        failures=failures(
+            champion,
+            challenger,
+            lambda a: task.cluster_key(items[a.item].messages, a.completion, items[a.item].truth),
+            spec.pass_score,
+        ),
+        suite=_suite(place, agent, task, ask, (i for part in known for i in part), set(version.sources)),
+        available=len(known.test),
+        prices=Prices(prompt, completion) if prompt is not None and completion is not None else None,
+    )
+    decision = gate(comparison, spec, place.control.rejection(lineage.adapter_sha256))
+    candidate.write("comparison", comparison)
+    candidate.write("gate", decision)
+    return comparison, decision
+
+
+def suite_items(suite: regression.Suite, task: Task, known: Iterable[Item]) -> list[Item]:
+    """The suite's prompts as items (pure). What the oracle needs beyond the prompt is the known item's of the same
+    content; a prompt that is nobody's has to say it all itself."""
+    truths: Mapping[str, Item] = {task.content_of(i.messages): i for i in known} if suite.items else {}
+    made = []
+    for entry in suite.items:
+        same = truths.get(entry.content)
+        item = Item(
+            id=entry.id,
+            source=entry.source,
+            messages=entry.messages,
+            truth=same.truth if same else None,
+            scenario=same.scenario if same else "",
+        )  # what is asked is the suite's prompt, scrubbed as it was kept
+        made.append(msgspec.structs.replace(item, scenario=task.class_of(item)))
+    return made
+
+
+def _suite(
+    place: Workplace, agent: AgentSpec, task: Task, ask: Ask, known: Iterable[Item], trained: set[str]
+) -> SuiteResult | None:
+    """None where there is no suite and nothing that must pass."""
+    from pawl.evaluation.suite import suite_of
+
+    suite = regression.load(place.settings.regression_dir, agent.name)
+    must = regression.must_pass(suite, agent.evaluation.must_pass)
+    if not suite.items and not must:
+        return None
+    items = suite_items(suite, task, known)
+    fair = [i for i in items if i.source not in trained]
+    champion, challenger = ask(fair, "regression suite, ") if fair else ([], [])
+    return suite_of(
+        champion,
+        challenger,
+        must_pass=must,
+        pass_score=agent.evaluation.pass_score,
+        left_out=len(items) - len(fair),
+    )
+
+
+def _asking(
+    place: Workplace, candidate: Candidate, lineage: Lineage, agent: AgentSpec, task: Task, on_progress: OnProgress
+) -> tuple[tuple[str, str], Ask]:
+    """The names of champion and challenger, and what has both answer and the task's oracle grade."""
+    from pawl.bootstrap import current_route
+    from pawl.evaluation.runner import answer_items
+    from pawl.registry.adapter_hash import adapter_sha256
+    from pawl.serving import vllm_adapters
+
+    champion = current_route(place.fleet, place.control, agent).champion
+    challenger = f"candidate-{lineage.adapter_sha256[:12]}"
+    url = place.settings.vllm_url
+    vllm_adapters.reconcile(url, {challenger: str(candidate.adapter.resolve())})
+    # Answers are kept by the weights that gave them: a champion's are those it gave as a challenger.
+    folder = place.settings.adapters_dir / champion.name
+    weights = adapter_sha256(folder) if folder.exists() else champion.name
+
+    def ask(items: Sequence[Item], called: str) -> list[list[ItemResult]]:
+        sides = []
+        for name, model, digest in (
+            (champion.name, champion.model, lineage.base_sha256 + weights),
+            (challenger, challenger, lineage.base_sha256 + lineage.adapter_sha256),
+        ):
+            with span(place.timeline, "model", f"evaluate {name}"):
+                results = answer_items(
+                    items,
+                    model,
+                    url,
+                    max_tokens=agent.max_tokens,
+                    cache_dir=place.settings.home / "answers",
+                    model_hash=digest,
+                    graders=1 if task.instant else GRADERS,
+                    grade=lambda item, text: task.grade(item.messages, text, item.truth),
+                    on_progress=_evaluating(called + name, on_progress),
+                )
+            sides.append(results)
+        return sides
+
+    return (champion.name, challenger), ask
+
+
+def _evaluating(name: str, on_progress: OnProgress) -> Callable[[int, int], None]:
+    return lambda done, total: on_progress(f"evaluating {name}", done, total, "")
