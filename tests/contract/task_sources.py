@@ -15,4 +15,5 @@ SOURCES: dict[str, TaskSourceSpec] = {
     "performance-analyzer": TaskSourceSpec(),
     "code-review": TaskSourceSpec(),
     "accessibility-advocate": TaskSourceSpec(),
+    "unit-test-generation": TaskSourceSpec(),
 }

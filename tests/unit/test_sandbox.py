@@ -104,6 +104,14 @@ def test_what_the_program_does_wrong_is_told_and_not_raised(level: Level) -> Non
 
 
 @every_level
+def test_nothing_can_be_thrown_away_and_randomness_be_had(level: Level) -> None:
+    done = tried(
+        "open('/dev/null', 'w').write('x'); print(len(open('/dev/urandom', 'rb').read(9)), len(os.urandom(3)))", level
+    )
+    assert done.stdout == "9 3\n", done.stderr
+
+
+@every_level
 def test_the_hash_seed_is_the_callers(level: Level) -> None:
     shown = [run({"m.py": "print(hash('a'))"}, ["m.py"], hash_seed=s, level=level).stdout for s in (1, 1, 2)]
     assert shown[0] == shown[1] != shown[2]

@@ -22,6 +22,7 @@ _BUILT_IN = {
     "performance-analyzer": "pawl.qe.performance_analyzer.task:PerformanceAnalyzer",
     "code-review": "pawl.qe.code_review.task:CodeReview",
     "accessibility-advocate": "pawl.qe.accessibility.task:AccessibilityAdvocate",
+    "unit-test-generation": "pawl.qe.unit_tests.task:UnitTestGeneration",
 }
 
 

@@ -42,7 +42,7 @@ def command(
     python = python_files.interpreter()
     read = python_files.readable()
     # Where bwrap makes the folders above a place itself, they can be its own user's alone.
-    for folder in sorted({str(p) for place in [*read, python] for p in place.parents} - {"/"}):
+    for folder in sorted({str(p) for place in [*read, python, *map(Path, _DEVICES)] for p in place.parents} - {"/"}):
         line += [] if _below(Path(folder), read) else ["--perms", "0755", "--dir", folder]
     for path in read:
         line += ["--symlink", str(path.readlink())] if path.is_symlink() else ["--ro-bind", str(path)]

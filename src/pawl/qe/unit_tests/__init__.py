@@ -1,0 +1,1 @@
+"""The task `unit-test-generation`: code in, pytest tests out."""
