@@ -68,6 +68,8 @@ def test_what_cannot_continue_an_adapter_begins_with_the_base() -> None:
     assert grown.start == "base" and grown.adalora.initial_rank == 48
     with pytest.raises(ValidationError, match="merged: true"):
         with_values(PRESENT, {**OTHER, "method": "dora"}, continues=False)
+    whole = with_values(PRESENT.model_copy(update={"merged": True}), {**OTHER, "method": "full"}, continues=False)
+    assert (whole.method, whole.start) == ("full", "base")
 
 
 def test_trials_train_the_examples_alone() -> None:
