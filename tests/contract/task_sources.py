@@ -16,4 +16,5 @@ SOURCES: dict[str, TaskSourceSpec] = {
     "code-review": TaskSourceSpec(),
     "accessibility-advocate": TaskSourceSpec(),
     "unit-test-generation": TaskSourceSpec(),
+    "coverage-analysis": TaskSourceSpec(),
 }

@@ -23,6 +23,7 @@ _BUILT_IN = {
     "code-review": "pawl.qe.code_review.task:CodeReview",
     "accessibility-advocate": "pawl.qe.accessibility.task:AccessibilityAdvocate",
     "unit-test-generation": "pawl.qe.unit_tests.task:UnitTestGeneration",
+    "coverage-analysis": "pawl.qe.coverage_gaps.task:CoverageAnalysis",
 }
 
 

@@ -42,7 +42,7 @@ def _done(job: dict[str, Any]) -> Any:
         case "evaluate":
             return evaluated(job["code"], job["tests"], job["mutants"])
         case "reach":
-            return [reached(r["code"], r["calls"], r["assertions"]) for r in job["items"]]
+            return [reached(r["code"], r["statements"]) for r in job["items"]]
     raise ValueError(job["do"])
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from .instrument import OutOfSteps, OutOfTime, timed
 from .mutants import MOST, mutants
-from .observe import Module
+from .observe import CALL_S, Module
+from .observe import STEPS as CALL_STEPS
 
 STEPS = 2_000_000
 _CHILD_S = 8  # a run of the tests by the wall: tests that sleep
@@ -200,24 +201,23 @@ def _by_pytest(given: dict[str, Any], first: bool) -> dict[str, Any]:
     return {"ran": ran, "tests": len({*heard.passed, *failed}), "failed": failed, "problem": heard.problem}
 
 
-def reached(code: str, calls: Sequence[str], assertions: Sequence[str]) -> dict[str, Any]:
-    """Lines and branches that statements reach together, each by itself, and which of them could not be run at all."""
+def reached(code: str, statements: Sequence[str]) -> dict[str, Any]:
+    """The lines and outcomes that statements reach together, each run by itself, and all that there are."""
 
     def run() -> dict[str, Any]:
         module = Module(ast.parse(code))
-        module.recorder.begin(STEPS)
-        bad = []
-        for text in [*assertions, *calls]:
-            try:
+        lines: set[int] = set()
+        branches: set[str] = set()
+        for text in statements:
+            module.recorder.begin(CALL_STEPS)
+            # What raises has reached what it reached.
+            with suppress(Exception, OutOfSteps, SystemExit), timed(CALL_S):
                 exec(compile(text, "<call>", "exec", dont_inherit=True), dict(module.names))  # noqa: S102
-            except NameError as error:
-                bad.append(_said(error))
-            except (Exception, OutOfSteps, SystemExit):  # noqa: S112
-                continue  # a call that raises has reached what it reached
-        recorder = module.recorder
+            lines |= module.recorder.lines
+            branches |= module.recorder.branches
         return {
-            "ran": True, "all_lines": sorted(module.lines), "all_branches": sorted(module.branches),
-            "lines": sorted(recorder.lines), "branches": sorted(recorder.branches), "bad": bad,
+            "lines": sorted(lines), "branches": sorted(branches),
+            "all_lines": sorted(module.lines), "all_branches": sorted(module.branches),
         }  # fmt: skip
 
     return apart(run)
