@@ -126,7 +126,8 @@ def picked(sizes: Sequence[int], share: float, sd: float, icc: float) -> Spread:
 
 def _error(items: int, spread: Spread) -> tuple[float, float]:
     """The standard error of the mean difference, and its degrees of freedom."""
-    squared = spread.sd**2 * spread.design_effect / items + UNSEEN / items**2
+    unseen = UNSEEN * (1.0 + resampling.CLUMPED * (spread.per_source - 1.0)) ** 2
+    squared = spread.sd**2 * spread.design_effect / items + unseen / items**2
     return math.sqrt(squared), max(0.0, items / max(1.0, spread.per_source) - 1)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RESAMPLES = 4000
 EXACT = 12  # sources with a difference up to which all flips are gone through
 FLIPS = 9_999  # beyond that, as many random ones
+CLUMPED = 0.1  # assumed intra-source correlation of differences that were not seen
 _AT_ONCE = 512  # rows, for memory
 _SLACK = 1e-9
 
@@ -43,7 +44,8 @@ def standard_errors(sums: Array, counts: Array, unseen: float = 0.0) -> Array:
     `unseen`: added to the sum of squares, in units of one item's square. With 2 a comparison is as uncertain as if one
     item more had been lost and one more gained: where few items differed, what was seen says little of how often they
     would. The idea is that of Agresti and Min, "Simple improved confidence intervals for comparing matched proportions"
-    (Statistics in Medicine 24, 2005), who add half as much.
+    (Statistics in Medicine 24, 2005), who add half as much. Where sources have many items, what was not seen comes in
+    clumps as well (`clump`).
     """
     import numpy as np
 
@@ -52,8 +54,15 @@ def standard_errors(sums: Array, counts: Array, unseen: float = 0.0) -> Array:
         return np.full(len(sums), np.inf)
     without = _left_out(sums, counts)
     off = without - estimates(sums, counts)[:, None]
-    errors: Array = np.sqrt((k - 1) / k * (off**2).sum(axis=1) + unseen / counts.sum(axis=1) ** 2)
+    number = counts.sum(axis=1)
+    more = unseen * clump(number / k) ** 2 if unseen else 0.0
+    errors: Array = np.sqrt((k - 1) / k * (off**2).sum(axis=1) + more / number**2)
     return errors
+
+
+def clump(per_source: Array) -> Array:
+    """How many items go wrong together when one does, were a tenth of their variance their source's."""
+    return 1.0 + CLUMPED * (per_source - 1.0)
 
 
 def t_bounds(sums: Array, counts: Array, levels: Sequence[float], unseen: float = 0.0) -> Array:
