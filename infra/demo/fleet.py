@@ -171,7 +171,7 @@ class Schooling:
                     raise PawlError(f"improve-agent ended as {kind}: {message[-1500:]}")
                 now = place.progress.read()
                 if now and now.at > began:
-                    tell(100 * now.done // max(1, now.total), f"{now.name} {now.done}/{now.total} {now.note}")
+                    tell(min(99, 100 * now.done // max(1, now.total)), f"{now.name} {now.done}/{now.total} {now.note}")
                 time.sleep(0.5)
 
 

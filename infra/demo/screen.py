@@ -9,7 +9,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
 class Bar:
-    """A progress bar that is told how far it is and a note."""
+    """A progress bar that is told how far it is and a note. Its clock stops for good once it is full: what comes in
+    several parts is told as 99 of 100 at most."""
 
     def __init__(self, console: Console, name: str, total: int | None) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())

@@ -156,7 +156,7 @@ class Story:
                     raise PawlError(f"the weekly run ended as {kind}: {message[-1500:]}\nsee {log}")
                 now = self.place.progress.read()
                 if now and now.at > began:
-                    tell(100 * now.done // max(1, now.total), f"{now.name} {now.done}/{now.total} {now.note}")
+                    tell(min(99, 100 * now.done // max(1, now.total)), f"{now.name} {now.done}/{now.total} {now.note}")
                 time.sleep(0.5)
 
     def _approval(self, version: str) -> None:

@@ -38,12 +38,13 @@ def compare(
     failures: Sequence[Pattern] = (),
     suite: SuiteResult | None = None,
     available: int = 0,
-    prices: Prices | None = None,
+    prices: tuple[Prices | None, Prices | None] = (None, None),
 ) -> Comparison:
     """Compare two models' results on the same items.
 
     Items that either side could not be graded on are invalid: counted, never zero. Sources found in the training data
-    are contamination and listed. `available`: held-out items there are; `prices`: of both models' tokens.
+    are contamination and listed. `available`: held-out items there are; `prices`: of the champion's
+    and of the challenger's tokens.
     """
     before, after = ({i.item: i for i in side[1]} for side in (champion, challenger))
     both = sorted(before.keys() & after.keys())
@@ -57,19 +58,19 @@ def compare(
     sources = {b.source for _, b in pairs}
     binary = bool(graded) and all(v in (0.0, 1.0) for _, v in (*olds, *news))
 
-    def side(name: str, items: Sequence[ItemResult], scores: Rows) -> ModelResult:
+    def side(name: str, items: Sequence[ItemResult], scores: Rows, price: Prices | None) -> ModelResult:
         return ModelResult(
             name=name,
             score=clustered_mean(scores, alpha, (0.0, 1.0)),
             conforms=sum(i.conforms for i in items) / max(1, len(items)),
             items=tuple(items),
-            metrics=measure(items, alpha, prices),
+            metrics=measure(items, alpha, price),
         )
 
     return Comparison(
         agent=agent,
-        champion=side(champion[0], [a for a, _ in pairs], olds),
-        challenger=side(challenger[0], [b for _, b in pairs], news),
+        champion=side(champion[0], [a for a, _ in pairs], olds, prices[0]),
+        challenger=side(challenger[0], [b for _, b in pairs], news, prices[1]),
         difference=difference(rows, alpha),
         p_better=p_better,
         p_worse=p_worse,

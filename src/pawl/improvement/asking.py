@@ -38,7 +38,7 @@ class Respondent(NamedTuple):
     model: str  # its name at the server
     url: str  # ends before /v1
     digest: str  # of its weights, as far as they are known: answers are kept by it
-    prices: Prices
+    prices: Prices | None  # None: not known
     api_key: str | None = None
     cloud: bool = False
 
@@ -109,8 +109,10 @@ def of_adapter(place: Workplace, name: str, model: str, digest: str) -> Responde
     return Respondent(name, model, place.settings.vllm_url, digest, prices_of(upstream))
 
 
-def prices_of(upstream: UpstreamSpec) -> Prices:
-    """US dollars for a million tokens there."""
+def prices_of(upstream: UpstreamSpec) -> Prices | None:
+    """US dollars for a million tokens there; None where fleet.yaml and the catalogue know none."""
+    if upstream.usd_per_million_prompt is None and upstream.usd_per_million_completion is None:
+        return None
     return Prices(price(upstream, 1_000_000, 0, 0), price(upstream, 0, 1_000_000, 0))
 
 

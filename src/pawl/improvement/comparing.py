@@ -23,6 +23,7 @@ from pawl.qe.task import Task
 from pawl.qe.tasks import task_of
 
 CHARS_A_TOKEN = 3  # of a prompt, cautiously
+_FREE = Prices(0.0, 0.0)
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +49,7 @@ def compare_models(
     items = frozen_items(agent, task)
     base = base_sha256(prepare_base(place.fleet.base_model.source, place.settings.models_dir))
     who = [respondent(place, name, base) for name in (first, second)]
-    could_cost = sum(at_most(items, agent.max_tokens, r.prices) for r in who if r.cloud)
+    could_cost = sum(at_most(items, agent.max_tokens, r.prices or _FREE) for r in who if r.cloud)
     if could_cost > most_usd:
         raise NotAllowed(
             f"{len(items)} items could cost {could_cost:.2f} USD at the cloud, {most_usd:.2f} are allowed: "
@@ -68,6 +69,7 @@ def compare_models(
         protected=spec.protected,
         protected_margin=spec.protected_margin,
         failures=failures(before, after, _named(task, items), spec.pass_score),
+        prices=(who[0].prices, who[1].prices),
     )
     stem = f"{agent.name}-{first}-against-{second}".replace("/", "-")
     page = write(
@@ -100,7 +102,7 @@ def _modes(
     return modes(
         sides[local],
         sides[cloud],
-        (who[local].prices, who[cloud].prices),
+        (who[local].prices or _FREE, who[cloud].prices or _FREE),
         {"hybrid: the cloud where the local answer has not the promised form": (lambda i: not i.conforms, True)},
         alpha,
     )

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from pawl.bootstrap import current_route
 from pawl.curation import dataset as datasets
 from pawl.curation import regression
-from pawl.errors import SourceError, TrainingFailed
+from pawl.errors import TrainingFailed
 from pawl.evaluation.report import Comparison, GateDecision, ItemResult, SuiteResult
 from pawl.fleet.data import DataSpec
 from pawl.fleet.spec import AgentSpec
+from pawl.improvement.asking import Respondent, answers, frozen_items, of_adapter, of_arm
 from pawl.improvement.held_out import split_of
 from pawl.improvement.steps import Lineage, OnProgress, training_of
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.monitoring.timeline import span
 from pawl.qe.item import Item
 from pawl.qe.task import Task
+from pawl.serving import vllm_adapters
 
-GRADERS = 2  # answers graded at a time where that starts processes
 Ask = Callable[[Sequence[Item], str], list[list[ItemResult]]]  # items, what they are called: answers of both models
 
 
@@ -28,7 +29,6 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     """Champion and challenger answer the same items of sources that training never saw, and the regression suite."""
     from pawl.evaluation.failures import failures
     from pawl.evaluation.gate import gate
-    from pawl.evaluation.metrics import Prices
     from pawl.evaluation.paired import compare
     from pawl.qe.tasks import task_of
 
@@ -42,20 +42,13 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     # What was held out is what the dataset's own spec held out, whatever fleet.yaml says by now.
     agent = place.agent.model_copy(update={"data": DataSpec.model_validate(version.spec)} if version.spec else {})
     spec, task, known = agent.evaluation, task_of(agent.task), split_of(agent)
-    if not known.test:
-        raise SourceError(
-            f"the task {agent.task!r} of {agent.name} has no oracle, so nothing can be judged or promoted"
-        )
-    picked = random.Random(spec.items).sample(known.test, min(spec.items, len(known.test)))
-    items = {i.id: msgspec.structs.replace(i, scenario=task.class_of(i)) for i in picked}
-    names, ask = _asking(place, candidate, lineage, agent, task, on_progress)
+    items = {i.id: i for i in frozen_items(agent, task)}
+    both, ask = _asking(place, candidate, lineage, agent, task, on_progress)
     champion, challenger = ask(list(items.values()), "")
-    local = place.fleet.upstreams[place.fleet.local_upstream]
-    prompt, completion = local.usd_per_million_prompt, local.usd_per_million_completion
     comparison = compare(
         agent.name,
-        (names[0], champion),
-        (names[1], challenger),
+        (both[0].name, champion),
+        (both[1].name, challenger),
         margin=spec.margin,
         alpha=spec.alpha,
         power=spec.power,
@@ -71,7 +64,7 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
         ),
         suite=_suite(place, agent, task, ask, (i for part in known for i in part), set(version.sources)),
         available=len(known.test),
-        prices=Prices(prompt, completion) if prompt is not None and completion is not None else None,
+        prices=(both[0].prices, both[1].prices),
     )
     decision = gate(comparison, spec, place.control.rejection(lineage.adapter_sha256))
     candidate.write("comparison", comparison)
@@ -121,43 +114,22 @@ def _suite(
 
 def _asking(
     place: Workplace, candidate: Candidate, lineage: Lineage, agent: AgentSpec, task: Task, on_progress: OnProgress
-) -> tuple[tuple[str, str], Ask]:
-    """The names of champion and challenger, and what has both answer and the task's oracle grade."""
-    from pawl.bootstrap import current_route
-    from pawl.evaluation.runner import answer_items
-    from pawl.registry.adapter_hash import adapter_sha256
-    from pawl.serving import vllm_adapters
-
-    champion = current_route(place.fleet, place.control, agent).champion
-    challenger = f"candidate-{lineage.adapter_sha256[:12]}"
-    url = place.settings.vllm_url
-    vllm_adapters.reconcile(url, {challenger: str(candidate.adapter.resolve())})
-    # Answers are kept by the weights that gave them: a champion's are those it gave as a challenger.
-    folder = place.settings.adapters_dir / champion.name
-    weights = adapter_sha256(folder) if folder.exists() else champion.name
+) -> tuple[tuple[Respondent, Respondent], Ask]:
+    """Champion and challenger, and what has both answer and the task's oracle grade."""
+    champion = of_arm(place, current_route(place.fleet, place.control, agent).champion, lineage.base_sha256)
+    name = f"candidate-{lineage.adapter_sha256[:12]}"
+    vllm_adapters.reconcile(place.settings.vllm_url, {name: str(candidate.adapter.resolve())})
+    challenger = of_adapter(place, name, name, lineage.base_sha256 + lineage.adapter_sha256)
 
     def ask(items: Sequence[Item], called: str) -> list[list[ItemResult]]:
         sides = []
-        for name, model, digest in (
-            (champion.name, champion.model, lineage.base_sha256 + weights),
-            (challenger, challenger, lineage.base_sha256 + lineage.adapter_sha256),
-        ):
-            with span(place.timeline, "model", f"evaluate {name}"):
-                results = answer_items(
-                    items,
-                    model,
-                    url,
-                    max_tokens=agent.max_tokens,
-                    cache_dir=place.settings.home / "answers",
-                    model_hash=digest,
-                    graders=1 if task.instant else GRADERS,
-                    grade=lambda item, text: task.grade(item.messages, text, item.truth),
-                    on_progress=_evaluating(called + name, on_progress),
-                )
-            sides.append(results)
+        for who in (champion, challenger):
+            with span(place.timeline, "model", f"evaluate {who.name}"):
+                telling = _evaluating(called + who.name, on_progress)
+                sides.append(answers(place, agent, task, items, who, telling))
         return sides
 
-    return (champion.name, challenger), ask
+    return (champion, challenger), ask
 
 
 def _evaluating(name: str, on_progress: OnProgress) -> Callable[[int, int], None]:
