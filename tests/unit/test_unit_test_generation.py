@@ -105,6 +105,8 @@ def test_both_ways_of_running_tests_say_the_same() -> None:
         ("def check_a():\n    assert size(0)", "no_tests"),
         ("import inspect\ndef test_a():\n    assert len(inspect.getsource(size)) == 5", "looks_inside"),
         ("def test_a():\n    assert size.__code__.co_code", "looks_inside"),
+        ("def test_a():\n    assert getattr(size, '__co' + 'de__')", "looks_inside"),
+        ("import re\ndef test_a():\n    assert re.compile('s').match(size(0))", "low_coverage"),
         ("I would test zero.", "not_python"),
         ("Here you are:\n```python\ndef test_a(): assert size(0)\n```", "not_python"),
         ("def test_a():\n    assert size(0)\n" + "#" * 20_000, "too_long"),

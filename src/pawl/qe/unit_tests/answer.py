@@ -11,12 +11,12 @@ LONGEST = 16 * 1024  # characters
 # Tests that read the code instead of calling it would notice any mutant and check nothing.
 _LOOKING = {
     "inspect", "dis", "gc", "ctypes", "importlib", "signal", "subprocess", "multiprocessing", "socket", "threading",
-    "linecache", "pdb", "trace", "tracemalloc", "resource", "inside",
+    "linecache", "pdb", "marshal", "pickle", "trace", "tracemalloc", "resource", "inside",
 }  # fmt: skip
-_LOOKING_NAMES = {
-    "__code__", "__globals__", "__closure__", "__builtins__", "__import__", "__dict__", "_getframe", "settrace",
-    "setprofile", "_exit", "fork", "exec", "eval", "globals", "vars", "open", "tb_frame",
-    "f_back", "f_locals", "f_globals",
+_LOOKING_NAMES = {"exec", "eval", "compile", "globals", "vars", "open", "getattr", "__import__", "__builtins__"}
+_LOOKING_ATTRIBUTES = {
+    "__code__", "__globals__", "__closure__", "__builtins__", "__dict__", "_getframe", "settrace", "setprofile",
+    "_exit", "fork", "tb_frame", "f_back", "f_locals", "f_globals", "attrgetter",
 }  # fmt: skip
 _FENCED = re.compile(r"\s*```(?:python|py)?[ \t]*\n(?P<code>.*?)\n?```\s*", re.DOTALL)
 
@@ -66,9 +66,9 @@ def _looks(tree: ast.Module) -> str:
             names = [a.name.partition(".")[0] for a in node.names if a.name.partition(".")[0] in _LOOKING]
         elif isinstance(node, ast.ImportFrom):
             names = [n for n in [(node.module or "").partition(".")[0]] if n in _LOOKING]
-            names += [a.name for a in node.names if a.name in _LOOKING_NAMES]
+            names += [a.name for a in node.names if a.name in _LOOKING_ATTRIBUTES]
         elif isinstance(node, ast.Attribute):
-            names = [node.attr] if node.attr in _LOOKING_NAMES or node.attr.startswith("__pawl") else []
+            names = [node.attr] if node.attr in _LOOKING_ATTRIBUTES or node.attr.startswith("__pawl") else []
         elif isinstance(node, ast.Name):
             names = [node.id] if node.id in _LOOKING_NAMES or node.id.startswith("__pawl") else []
         if names:
