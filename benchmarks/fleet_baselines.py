@@ -77,7 +77,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--quick", action="store_true", help="at most 300 items of a source, 200 draws in place of 2,000"
+        "--quick", action="store_true", help="at most 120 items of a source, 200 draws in place of 2,000"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a figure on stdout; progress on stderr")
     args = parser.parse_args()
@@ -86,8 +86,8 @@ def main() -> int:
     for name, kind, spec in _sources(errors):
         task = task_of(name)
         items = list(task.items(spec))
-        if args.quick and len(items) > 300:
-            items = random.Random(_SEED).sample(items, 300)
+        if args.quick and len(items) > 120:
+            items = random.Random(_SEED).sample(items, 120)
         errors.print(f"{name}, {kind}: {len(items)} items", markup=False)
         earlier: dict[str, list[Grade]] = {}
         for rule, answers in RULES[name].items():

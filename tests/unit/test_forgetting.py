@@ -170,7 +170,7 @@ def test_the_page_shows_it_and_nothing_in_it_acts() -> None:
     page = render(msgspec.structs.replace(at_the_end(), forgetting=evil))
     assert "<script" not in page and "\u202e" not in page
     drawn = [base64.b64decode(s).decode() for s in re.findall(r"data:image/svg\+xml;base64,([\w+/=]+)", page)]
-    assert len(drawn) == 18  # one plot more than without, light and dark
+    assert len(drawn) == 20  # one plot more than without, light and dark
     for svg in drawn:
         names = {e.tag.rsplit("}", 1)[-1] for e in ElementTree.fromstring(svg).iter()}
         assert not names & {"script", "foreignObject", "image", "a", "metadata"}

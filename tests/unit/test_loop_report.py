@@ -104,7 +104,8 @@ def test_what_stands_behind_the_verdict_is_on_the_page() -> None:
     page = render(at_the_gate())
     for said in (
         "Where it gained and where it lost", "missing <b>(protected)</b>", "wrongly accepted", "newly broken",
-        "Both models pass 20, neither 3; the new one wins 6 and loses 1", "Tasks that must pass and did not: regression-3",
+        "Both models pass 20, neither 3; the new one wins 6 and loses 1",
+        "Tasks that must pass and did not: regression-3",
         "stated confidence is off by", "a true loss of 9.0 points", "about 310 tasks", "right where said, after",
     ):  # fmt: skip
         assert said in page, said

@@ -54,7 +54,7 @@ def answer(*payloads: Any, status: int = 400) -> str:
 def test_a_spec_names_its_task() -> None:
     assert task_of("functional-negative").source_of(ASKED) == "shop"
     assert task_of("generic").source_of(ASKED) is None
-    with pytest.raises(SourceError, match="functional-negative, .*, generic, or module:Class"):
+    with pytest.raises(SourceError, match=r"functional-negative, .*, generic, or module:Class"):
         task_of("poetry")
 
 

@@ -36,7 +36,7 @@ class StepSpec(Spec):
     combine: CombineSpec | None = Field(default=None, description="needed where there are several agents")
     select: str | None = Field(
         default=None,
-        description="an earlier step that combines: this step's answer, {\"keep\": [0, 2]}, names the entries to keep",
+        description='an earlier step that combines: this step\'s answer, {"keep": [0, 2]}, names the entries to keep',
     )
     max_tokens: int | None = Field(default=None, ge=16, description="not given: each agent's own")
 
