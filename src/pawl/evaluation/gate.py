@@ -73,6 +73,13 @@ def _missing(c: Comparison, spec: EvaluationSpec) -> Iterator[tuple[str, float]]
     """(what is not shown, the factor by which the items would have to grow); infinite where growing is no help."""
     if c.pairs < ENOUGH * spec.items:
         yield f"{c.pairs} of {spec.items} items were graded on both sides", 1.0
+    if (judge := c.judge) is not None and not judge.trusted:
+        found = f"{judge.agreement.mean:.2f} [{judge.agreement.lower:.2f}, {judge.agreement.upper:.2f}]"
+        yield (
+            f"the judge {judge.judge} is not known to judge as people do: it shares {found} of {judge.pairs} "
+            f"preferences; the lower bound must reach {judge.least:.2f} on at least {judge.wanted}",
+            math.inf,
+        )
     if c.pairs and c.challenger.score.mean <= 0:
         # Two models that fail alike, or a server that fails for both, must not look like one that holds.
         yield "no answer of the challenger scores above 0, so that nothing was shown", math.inf

@@ -142,6 +142,19 @@ class Power(msgspec.Struct, frozen=True, kw_only=True):
     available: int = 0  # held-out items there are, whether picked or not; 0: not known
 
 
+class JudgeCard(msgspec.Struct, frozen=True, kw_only=True):
+    """Who judged where no oracle could, and whether people agree with it."""
+
+    judge: str
+    pairs: int  # of answers that people had preferred one of
+    agreement: Interval  # share of these that it prefers too; a tie is half
+    turned: float  # share of pairs on which it went by the order
+    failed: int  # pairs that it could not be asked about
+    trusted: bool
+    least: float  # what the lower bound must reach
+    wanted: int
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Champion and challenger on the same items of sources that training never saw."""
 
@@ -171,6 +184,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     suite: SuiteResult | None = None
     ratio: Interval | None = None  # challenger's mean score over the champion's
     power: Power | None = None
+    judge: JudgeCard | None = None  # who graded, where the task has no oracle
 
     def digest(self) -> str:
         """sha256 of the canonical encoding."""

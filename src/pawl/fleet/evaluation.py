@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from pawl.fleet.base import Spec
+from pawl.fleet.judge import JudgeSpec
 
 
 class EvaluationSpec(Spec):
@@ -24,4 +25,7 @@ class EvaluationSpec(Spec):
     )
     must_pass: tuple[str, ...] = Field(
         default=(), description="items of the regression suite, by the beginning of their id, that may never fail"
+    )
+    judge: JudgeSpec | None = Field(
+        default=None, description="only for agents without an oracle: a model that prefers one of two answers"
     )

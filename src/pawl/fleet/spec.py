@@ -84,6 +84,7 @@ class AgentSpec(Spec):
         found += [(f"routing.tiers.{level}", name) for level, names in routing.tiers.items() for name in names]
         found += [("routing.fallback", name) for name in routing.fallback or ()]
         found += [("routing.cascade.upstream", routing.cascade.upstream)] if routing.cascade else []
+        found += [("evaluation.judge.upstream", self.evaluation.judge.upstream)] if self.evaluation.judge else []
         return found
 
 

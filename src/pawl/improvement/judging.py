@@ -15,6 +15,7 @@ from pawl.fleet.data import DataSpec
 from pawl.fleet.spec import AgentSpec
 from pawl.improvement.asking import Respondent, answers, frozen_items, of_adapter, of_arm
 from pawl.improvement.held_out import split_of
+from pawl.improvement.preferring import by_model, recorded_items
 from pawl.improvement.steps import Lineage, OnProgress, training_of
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.monitoring.timeline import span
@@ -42,9 +43,16 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     # What was held out is what the dataset's own spec held out, whatever fleet.yaml says by now.
     agent = place.agent.model_copy(update={"data": DataSpec.model_validate(version.spec)} if version.spec else {})
     spec, task, known = agent.evaluation, task_of(agent.task), split_of(agent)
-    items = {i.id: i for i in frozen_items(agent, task)}
+    model = spec.judge if not task.kinds else None  # an oracle needs no judge
+    items = {i.id: i for i in (recorded_items(place, agent, task) if model else frozen_items(agent, task))}
     both, ask = _asking(place, candidate, lineage, agent, task, on_progress)
     champion, challenger = ask(list(items.values()), "")
+    shared = None
+    if model is not None:
+        telling = _evaluating(f"judging by {model.upstream}", on_progress)
+        champion, challenger, shared = by_model(
+            place, agent, model, version, both, items, (champion, challenger), telling
+        )
     comparison = compare(
         agent.name,
         (both[0].name, champion),
@@ -66,6 +74,7 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
         available=len(known.test),
         prices=(both[0].prices, both[1].prices),
     )
+    comparison = msgspec.structs.replace(comparison, judge=shared)
     decision = gate(comparison, spec, place.control.rejection(lineage.adapter_sha256))
     candidate.write("comparison", comparison)
     candidate.write("gate", decision)
@@ -125,7 +134,7 @@ def _asking(
         sides = []
         for who in (champion, challenger):
             with span(place.timeline, "model", f"evaluate {who.name}"):
-                telling = _evaluating(called + who.name, on_progress)
+                telling = _evaluating(f"evaluating {called}{who.name}", on_progress)
                 sides.append(answers(place, agent, task, items, who, telling))
         return sides
 
@@ -133,4 +142,4 @@ def _asking(
 
 
 def _evaluating(name: str, on_progress: OnProgress) -> Callable[[int, int], None]:
-    return lambda done, total: on_progress(f"evaluating {name}", done, total, "")
+    return lambda done, total: on_progress(name, done, total, "")
