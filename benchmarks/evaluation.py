@@ -4,16 +4,19 @@
 
 Items are real operations of botocore, the model is the built-in 135M one in bfloat16, answers are greedy. Ours asks a
 vLLM server over HTTP as the product does, grades every answer and keeps it in the cache; the peer is `vllm.LLM.chat`
-in a process of its own, with the same bounds on sequences and length, that neither grades nor keeps anything. Both stay
-up and take turns. Counted are completion tokens a second from the first question to the last grade.
+in a process of its own, with the same settings (adapters allowed, bounds on sequences and length), that neither grades
+nor keeps anything. Both stay up and take turns, and neither finds an earlier round's prompts in its cache. Counted are
+completion tokens a second from the first question to the last grade.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -109,7 +112,7 @@ class Server:
         )  # fmt: skip
         log = (folder / "server.log").open("w")
         env = os.environ | vllm_process.environment() | {"VLLM_SERVER_DEV_MODE": "1"}  # for reset_prefix_cache
-        self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+        self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
 
     def __enter__(self) -> Server:
         end = time.monotonic() + READY_S
@@ -138,7 +141,7 @@ class Peer:
         log = (folder / "peer.log").open("w")
         self._process = subprocess.Popen(
             command, env=os.environ | vllm_process.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=log, text=True,
+            stderr=log, text=True, start_new_session=True,
         )  # fmt: skip
         self._in: IO[str] = self._process.stdin  # type: ignore[assignment]
         self._out: IO[str] = self._process.stdout  # type: ignore[assignment]
@@ -159,7 +162,9 @@ class Peer:
         raise SystemExit("vLLM's offline engine ended")
 
     def __exit__(self, *_: object) -> None:
-        self._in.close()
+        self._in.close()  # it ends by itself then, and its engine with it
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(30)
         _end(self._process)
 
 
@@ -167,9 +172,12 @@ def offline(path: Path, max_tokens: int) -> int:
     """The peer's process: a line in, the batch's rate out."""
     from vllm import LLM, SamplingParams
 
+    from pawl.serving.vllm_process import WORKER_EXTENSION
+
     model = LLM(
-        str(base_dir()), dtype="bfloat16", max_model_len=MAX_LEN, max_num_seqs=SEQUENCES, disable_log_stats=True
-    )
+        str(base_dir()), dtype="bfloat16", max_model_len=MAX_LEN, max_num_seqs=SEQUENCES, disable_log_stats=True,
+        enable_lora=True, max_loras=2, max_lora_rank=16, worker_extension_cls=WORKER_EXTENSION,
+    )  # fmt: skip
     asked = json.loads(path.read_text())
     how = SamplingParams(temperature=0, max_tokens=max_tokens)
     print("ready 1", flush=True)
@@ -191,11 +199,12 @@ def _free_port() -> int:
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
-    process.terminate()
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    """With everything that it started: vLLM's engine is a process of its own."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
 
 
 if __name__ == "__main__":
