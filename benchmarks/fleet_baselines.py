@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.claims import Claim
 from benchmarks.fleet_rules import RULES
 from pawl.fleet.source import TaskSourceSpec
 from pawl.qe.item import Grade, Item
@@ -63,9 +63,23 @@ class Figure:
     low: float
     high: float
 
-    def json(self) -> str:
-        """One line."""
-        return json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()})
+
+def claims(made: Sequence[Figure]) -> list[Claim]:
+    """Each rule's score beside that of the constant answer, the first of its task; the spread is the rule's interval
+    over that constant."""
+    constant = {(f.task, f.source): f.value for f in reversed(made) if f.figure == "score"}
+    return [
+        Claim(
+            claim=f"{f.task}, {f.source}: {f.rule}",
+            ours=f.value,
+            peer=constant[f.task, f.source],
+            ratio=f.value / constant[f.task, f.source],
+            spread=(f.low / constant[f.task, f.source], f.high / constant[f.task, f.source]),
+            unit="mean score of an item",
+        )
+        for f in made
+        if f.figure == "score" and f.value != constant[f.task, f.source]
+    ]
 
 
 def main() -> int:
@@ -79,7 +93,9 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="at most 120 items of a source, 200 draws in place of 2,000"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a figure on stdout; progress on stderr")
+    parser.add_argument(
+        "--json", action="store_true", help="one line a rule on stdout, beside the constant answer; progress on stderr"
+    )
     args = parser.parse_args()
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     made: list[Figure] = []
@@ -97,8 +113,8 @@ def main() -> int:
             about = (len(items), len({i.source for i in items}))
             made += [Figure(name, kind, rule, *about, figure, *found[figure]) for figure in found]
     if args.json:
-        for figure in made:
-            print(figure.json(), flush=True)
+        for claim in claims(made):
+            print(claim.json(), flush=True)
         return 0
     Console().print(_table(made))
     return 0

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.fleet_baselines import figures
+from benchmarks.fleet_baselines import Figure, claims, figures
 from benchmarks.fleet_rules import RULES, by_words, first_change, outliers
 from pawl.qe.code_review import prompt as diffs
 from pawl.qe.item import Grade, Item
@@ -77,3 +77,11 @@ def test_words_are_never_learnt_from_the_source_that_is_asked() -> None:
 
 def test_every_rule_is_of_a_task() -> None:
     assert set(RULES) <= set(names())
+
+
+def test_rules_are_claimed_beside_the_constant_answer() -> None:
+    rows = [("always ok", "score", 0.5), ("always ok", "f1", 0.0), ("outliers", "score", 0.6), ("outliers", "f1", 0.7)]
+    made = [Figure("t", "s", rule, 10, 5, figure, v, v - 0.1, v + 0.1) for rule, figure, v in rows]
+    (claim,) = claims(made)
+    assert (claim.claim, claim.ours, claim.peer, claim.ratio) == ("t, s: outliers", 0.6, 0.5, 1.2)
+    assert claim.spread == pytest.approx((1.0, 1.4))
