@@ -22,6 +22,7 @@ upstreams:
   local: {{preset: vllm}}
   cloud: {{kind: cloud, stand_in: true, model: stand-in, base_url: "${{PAWL_STANDIN_URL}}/v1",
           usd_per_million_prompt: 2.5, usd_per_million_completion: 10.0}}
+  other: {{kind: local, model: small, base_url: "http://127.0.0.1:{port}/other/v1"}}
   paid: {{preset: openai, model: gpt-4o, api_key_env: TEST_NO_SUCH_KEY}}
 agents:
   - name: negative
@@ -37,7 +38,7 @@ class Machine:
 
     def __init__(self, folder: Path, local: Upstream, standin: int) -> None:
         base = make_base(folder / "models" / "tiny")
-        (folder / "fleet.yaml").write_text(FLEET.format(base=base))
+        (folder / "fleet.yaml").write_text(FLEET.format(base=base, port=local.port))
         self.home, self.local = folder / "home", local
         self.env = os.environ | {
             "PAWL_HOME": str(self.home), "PAWL_FLEET": str(folder / "fleet.yaml"),
@@ -99,6 +100,14 @@ def test_what_cannot_or_may_not_be_compared_is_told(machine: Machine) -> None:
         done = machine.compare(*arguments)
         assert done.returncode != 0 and said in " ".join(done.stderr.split()), (arguments, done.stderr)
     assert not [1 for _, body, _ in machine.local.asked if body["model"] != "base"]
+
+
+def test_another_local_server_is_asked_itself(machine: Machine) -> None:
+    done = machine.compare("base", "other", "--agent", "negative", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["comparison"]["challenger"]["name"] == "other"
+    asked = [(path, body["model"]) for path, body, _ in machine.local.asked]
+    assert asked.count(("/other/v1/chat/completions", "small")) == 40 == asked.count(("/v1/chat/completions", "base"))
 
 
 def test_a_cluster_that_is_down_is_no_answer_of_a_model(machine: Machine) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import openai
 import pytest
 
+from pawl.fleet.limits import LimitsSpec
 from pawl.learning import picker_sklearn as picker
+from pawl.rollout.control import KeyTerms
 from tests.integration.gateway_process import FLEET, GOOD, PROMPT, LiveGateway, until
 
 CHAIN = "api-tests"
@@ -109,12 +111,49 @@ def test_requests_that_make_no_sense_are_refused(
 
 
 def test_a_key_must_be_allowed_every_agent_of_a_chain(gateway: Callable[..., LiveGateway]) -> None:
-    from pawl.rollout.control import KeyTerms
-
     live = gateway(STEPS)
     live.key = live.control.create_key("client", "few", terms=KeyTerms(agents=("writer",)))[1]
     status, answer = live.request(CHAT, ASK)[:2]
     assert status == 403 and "functional-negative" in answer["error"]["message"]
+
+
+def test_a_key_of_the_chains_agents_may_say_what_its_answer_was_worth(gateway: Callable[..., LiveGateway]) -> None:
+    live = gateway(STEPS)
+    live.upstream.answers["base"] = GOOD
+    agents = ("writer", "functional-negative", "second-negative")
+    live.key = live.control.create_key("client", "some", terms=KeyTerms(agents=agents))[1]
+    answer = live.request(CHAT, ASK)[1]
+    said = [{"interaction": answer["id"], "kind": "rating", "score": 1.0}]
+    assert live.request("/v1/feedback", said)[0] == 200  # type: ignore[arg-type]
+    live.key = live.control.create_key("operator", "fewer", terms=KeyTerms(agents=agents[:2]))[1]
+    assert live.request("/v1/feedback", said)[0] == 404  # type: ignore[arg-type]
+
+
+def test_a_limit_on_the_way_is_a_limit_and_says_when(gateway: Callable[..., LiveGateway]) -> None:
+    live = gateway(STEPS)
+    live.upstream.answers["base"] = GOOD
+    live.key = live.control.create_key("client", "slow", terms=KeyTerms(limits=LimitsSpec(requests_per_minute=2)))[1]
+    with (
+        openai.OpenAI(base_url=f"{live.settings.gateway_url}/v1", api_key=live.key, max_retries=0) as client,
+        pytest.raises(openai.RateLimitError, match="has used up") as refused,
+    ):
+        client.chat.completions.create(model=CHAIN, messages=ASK["messages"])  # type: ignore[call-overload]
+    assert float(refused.value.response.headers["retry-after"]) > 0
+
+
+def test_a_client_that_leaves_ends_the_chain(gateway: Callable[..., LiveGateway]) -> None:
+    live = gateway(STEPS)
+    live.upstream.delay_s = 1.5
+    with (
+        openai.OpenAI(
+            base_url=f"{live.settings.gateway_url}/v1", api_key=live.key, timeout=0.4, max_retries=0
+        ) as client,
+        pytest.raises(openai.APITimeoutError),
+    ):
+        client.chat.completions.create(model=CHAIN, messages=ASK["messages"])  # type: ignore[call-overload]
+    until(lambda: len(live.recorded(CHAIN)) == 1)
+    assert (live.recorded(CHAIN)[0].status, live.recorded(CHAIN)[0].finish_reason) == (499, "client_gone")
+    assert live.upstream.models() == ["base"], "no later step was begun"
 
 
 def test_auto_picks_the_agent_and_asks_another_where_it_is_unsure(gateway: Callable[..., LiveGateway]) -> None:

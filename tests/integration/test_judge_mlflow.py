@@ -49,6 +49,12 @@ def test_it_prefers_in_both_orders(server: Judging) -> None:
     assert "Take the right one." in json.dumps(body["messages"])
 
 
+def test_a_server_without_a_key_does_not_get_that_of_another(server: Judging, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-server")
+    assert preferred(judge(server), "what?", "wrong", "right").value == 1.0
+    assert "sk-of-another-server" not in json.dumps([dict(h) for _, _, h in server.asked])
+
+
 def test_one_that_goes_by_the_order_says_nothing(server: Judging) -> None:
     server.always = "first"
     found = preferred(judge(server), "what?", "wrong", "right")

@@ -72,4 +72,5 @@ def test_the_unsure_agent_is_asked_unless_another_surely_fits() -> None:
 def test_the_words_of_every_family_are_read() -> None:
     assert words({"messages": [{"content": "a"}, {"content": [{"type": "text", "text": "b"}]}]}) == "a\nb"
     assert words({"prompt": "p"}) == "p" == words({"input": ["p"]}) == words({"input": [{"content": "p"}]})
+    assert words({"instructions": "be brief", "input": "p"}) == "be brief\np"
     assert words({"messages": 3}) == "" == words({"input": 3})

@@ -14,6 +14,7 @@ from pawl.evaluation.metrics import Prices
 from pawl.evaluation.paired import compare
 from pawl.evaluation.preferring import Known, Preference, Word, both_orders, card, preferred
 from pawl.evaluation.report import ItemResult
+from pawl.evaluation.runner import UNGRADED
 from pawl.fleet.evaluation import EvaluationSpec
 from pawl.improvement.preferring import _asked, _scores, could_cost, peoples_pairs
 
@@ -74,7 +75,7 @@ def test_a_judge_that_nobody_trusts_promotes_nothing() -> None:
 
 
 def result(text: str) -> ItemResult:
-    return ItemResult(item="i", source="s", score=None, completion=text)
+    return ItemResult(item="i", source="s", score=None, problem=UNGRADED, completion=text)
 
 
 def test_a_model_that_says_nothing_loses_and_a_judge_that_says_nothing_counts_for_nobody() -> None:
@@ -87,6 +88,10 @@ def test_a_model_that_says_nothing_loses_and_a_judge_that_says_nothing_counts_fo
     assert scores("x", "y", failed) == (None, None)
     assert scores("", "y", failed) == (0.0, 1.0) and scores("x", " ", failed) == (1.0, 0.0)
     assert scores("", "", failed) == (0.5, 0.5)
+    busy = ItemResult(item="i", source="s", score=None, problem="status 429: it was busy each of 6 times")
+    for pair in ((busy, result("y")), (result("x"), busy)):
+        one, two = _scores(*pair, Preference(value=0.5))
+        assert (one.score, two.score) == (None, None) and "busy" in two.problem, "a busy server is nobody's failure"
 
 
 def test_a_judge_that_is_down_ends_the_evaluation_soon() -> None:
@@ -104,14 +109,15 @@ def test_only_peoples_words_calibrate_and_what_it_costs_is_known_before() -> Non
     pairs = [
         Pair(
             id=f"p{n}", messages=[{"role": "user", "content": "q"}], chosen="c", rejected="r", gap=0.5, origin=origin,
-            source="s", split="train", interactions=(),
+            source="s", split="train", interactions=(), privacy="strict" if n == 0 else "open",
         )
         for n, origin in enumerate(["correction", "shadow", "answers"] * 10)
     ]  # fmt: skip
     version = DatasetVersion(agent="a", examples=(), sources=(), pairs=tuple(pairs))
-    found = peoples_pairs(version, 100)
-    assert len(found) == 20 and found[0] == Known(source="s", prompt="user: q", chosen="c", rejected="r")
-    assert peoples_pairs(version, 5) == found[:5]
+    found = peoples_pairs(version, 100, away=False)
+    assert len(found) == 20 and len(peoples_pairs(version, 100, away=True)) == 19, "one pair is not for clouds"
+    assert found[0] == Known(source="s", prompt="user: q", chosen="c", rejected="r")
+    assert peoples_pairs(version, 5, away=False) == found[:5]
     texts = [("p" * 900, "a" * 300, "b" * 300)]
     assert could_cost(texts, Prices(3.0, 10.0)) == pytest.approx(2 * (1000 * 3 + 300 * 10) / 1e6)
     assert could_cost(texts, None) == 0.0

@@ -27,7 +27,8 @@ class MlflowJudge:
         os.environ.setdefault("OPENAI_API_KEY", _NO_KEY)
         # It would look prices up at a server that nobody named; set, and empty, it keeps to what came with it.
         os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else None
+        # Always: without it MLflow sends the key of the environment, which is another server's.
+        headers = {"Authorization": f"Bearer {api_key or _NO_KEY}"}
         self._judge = make_judge(
             name="preference",
             instructions=_TEXT.format(instructions=instructions.replace("{{", "{ {")),

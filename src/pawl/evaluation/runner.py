@@ -18,6 +18,7 @@ from pawl.errors import ServerNotUp
 from pawl.evaluation.report import ItemResult
 from pawl.qe.item import Grade, Item
 
+UNGRADED = "the oracle cannot grade this item"  # the problem of an answer that nobody can score
 _TRIES = 2
 _BUSY, _BUSY_TRIES, _LONGEST_PAUSE_S = (429, 503), 6, 30.0  # that a server is full says nothing of a model
 _NOT_ALLOWED = (401, 403, 404)
@@ -165,7 +166,7 @@ def _graded(grade: Callable[[Item, str], Grade | None], item: Item, answer: Answ
         problem = f"the oracle failed: {type(e).__name__}: {e}"
         return msgspec.structs.replace(result, score=None, problem=problem)
     if found is None:
-        return msgspec.structs.replace(result, score=None, problem="the oracle cannot grade this item")
+        return msgspec.structs.replace(result, score=None, problem=UNGRADED)
     return msgspec.structs.replace(
         result,
         score=found.score,

@@ -142,7 +142,7 @@ class Gateway:
         form: Form
         match scope["path"]:
             case "/v1/chat/completions" if chain is not None:
-                await self._chains.answer(chain, body, scope, key, send)
+                await self._while_heard(self._chains.answer(chain, body, scope, key, send), receive)
                 return
             case "/v1/chat/completions":
                 asked = reader.chat(body, scope, key, now)
@@ -190,9 +190,13 @@ class Gateway:
         return said[0]["status"], answer | ({"retry_after": float(wait)} if wait else {})
 
     async def _answer(self, asked: Asked, key: Key, form: Form, receive: Receive, send: Send) -> None:
-        """Answer, within the limits; where the client leaves, the upstream's work ends too."""
+        """Answer, within the limits."""
         self._let_in(asked, key)
         route = self._p.routes.get(asked.agent) or self._p.snapshot.routes[asked.agent]
+        await self._while_heard(self._p.answering.answer(asked, route, form, send), receive)
+
+    async def _while_heard(self, work: Coroutine[Any, Any, None], receive: Receive) -> None:
+        """Do the work; where the client leaves, it ends, and the upstreams' with it."""
         mine = asyncio.current_task()
         assert mine is not None
         listener: asyncio.Task[None] | None = None
@@ -211,7 +215,7 @@ class Gateway:
 
         self._soon.start(mine, listen)
         try:
-            await self._p.answering.answer(asked, route, form, send)
+            await work
         except asyncio.CancelledError:
             if not gone or mine.uncancel() > 0:
                 raise

@@ -96,7 +96,9 @@ class Parts:
         self._shadows = Shadows(means)
         self.answering = Answering(means, self._shadows)
         self.watchdog = Watchdog(control, self.snapshot, lake)
-        self.desk = FeedbackDesk(lake, [*(a.name for a in fleet.agents), *(c.name for c in fleet.chains)])
+        self.desk = FeedbackDesk(
+            lake, [a.name for a in fleet.agents], {c.name: {a for s in c.steps for a in s.agents} for c in fleet.chains}
+        )
         self._fallbacks = {a.name: FallbackShare(fleet.gateway.fallback_alerts) for a in fleet.agents}
 
     async def record(self, *records: Record) -> None:

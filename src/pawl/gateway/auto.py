@@ -69,7 +69,8 @@ def words(body: dict[str, Any]) -> str:
         return "\n".join(text_of(m.get("content")) for m in messages if isinstance(m, dict))
     told = body.get("input", body.get("prompt", ""))
     if isinstance(told, list):
-        return "\n".join(
+        told = "\n".join(
             t if isinstance(t, str) else text_of(t.get("content")) for t in told if isinstance(t, str | dict)
         )
-    return told if isinstance(told, str) else ""
+    parts = (body.get("instructions"), told)  # the Responses API's word for a system message stands apart
+    return "\n".join(p for p in parts if isinstance(p, str) and p)

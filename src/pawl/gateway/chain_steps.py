@@ -21,6 +21,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     conforms: bool = True  # to what the agent promises
     problem: str = ""  # why there is no answer
+    status: int = 200
+    retry_after_s: float = 0.0  # when it may be asked again, where that was said
 
 
 class Combined(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +106,7 @@ def _entries(text: str, member: str) -> list[Any] | None:
     except ValueError:
         return None
     entries = found.get(member) if isinstance(found, dict) else None
-    return entries if isinstance(entries, list) else None
+    return [e for e in entries if _writable(e)] if isinstance(entries, list) else None
 
 
 def _in_turns(lists: Sequence[Sequence[Any]]) -> list[Any]:
@@ -115,3 +117,12 @@ def _in_turns(lists: Sequence[Sequence[Any]]) -> list[Any]:
 def _key(entry: Any, unique_by: str | None) -> bytes:
     told = entry.get(unique_by) if unique_by and isinstance(entry, dict) and unique_by in entry else entry
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
+
+
+def _writable(entry: Any) -> bool:
+    """Whether an entry can be written again: what is read may be nested deeper than what is written."""
+    try:
+        orjson.dumps(entry)
+    except TypeError:
+        return False
+    return True

@@ -11,6 +11,7 @@ import orjson
 
 from pawl.fleet.chain import INPUT, ChainSpec, StepSpec
 from pawl.fleet.spec import FleetSpec
+from pawl.gateway.access.limits import retry_after
 from pawl.gateway.api.forms import DONE
 from pawl.gateway.api.understand import Reader
 from pawl.gateway.chain_steps import Said, answer_of, combined, enough, filled, selected, words_of
@@ -20,6 +21,7 @@ from pawl.lake.records import Interaction
 from pawl.qe.task import text_of
 from pawl.rollout.control import Key
 
+_BUSY = (429, 503)
 ARM = "chain"  # what answered, in the record of the chain itself
 _PASSED_ON = (b"x-pawl-session", b"x-pawl-strategy")
 _NOT_PASSED_ON = ("messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens",
@@ -78,7 +80,8 @@ class Chains:
         )
         told = {INPUT: words_of(body["messages"], text_of)}
         headers = {n.decode(): v for n in _PASSED_ON if (v := header(scope, n)) is not None}
-        headers.setdefault("x-pawl-session", asked.session)
+        if not asked.user:  # else the steps make their session of it too; not every name fits into a header
+            headers.setdefault("x-pawl-session", asked.session)
         headers["x-pawl-privacy"] = asked.privacy  # what one agent may not tell a cloud, the next step may not either
         trail: list[Said] = []
         try:
@@ -86,9 +89,7 @@ class Chains:
                 said = await self._step(step, body, told, asked, key, headers)
                 trail += said
                 if not enough(step, said):
-                    why = "; ".join(f"{s.agent}: {s.problem}" for s in said if s.problem)
-                    raise Refused(502, f"step {step.name} of chain {chain.name} has no answer: {why}",
-                                  "upstream_error", "step_failed")  # fmt: skip
+                    raise _refusal(chain, step, said)
                 told[step.name] = combined(step.combine, said).text
                 if step.select is not None:
                     members = {s.name: s.combine.member for s in chain.steps if s.combine}
@@ -131,7 +132,8 @@ class Chains:
         status, answer = await self._ask("/v1/chat/completions", request, key, headers, parent=(asked.id, step.name))
         if status != 200:
             problem = str((answer.get("error") or {}).get("message") or f"status {status}")
-            return Said(step=step.name, agent=agent, problem=problem)
+            wait = float(answer.get("retry_after") or 0.0)
+            return Said(step=step.name, agent=agent, problem=problem, status=status, retry_after_s=wait)
         choices = answer.get("choices") or [{}]
         text = text_of((choices[0].get("message") or {}).get("content"))
         conforms = promise is None or promise.conforms(text)
@@ -164,6 +166,18 @@ class Chains:
                 task=asked.task,
             )
         )
+
+
+def _refusal(chain: ChainSpec, step: StepSpec, said: list[Said]) -> Refused:
+    """Why a step has no answer. Where its agents were only busy, or a limit is reached, the client may wait for it."""
+    failed = [s for s in said if s.problem]
+    why = "; ".join(f"{s.agent}: {s.problem}" for s in failed)
+    told = f"step {step.name} of chain {chain.name} has no answer: {why}"
+    if all(s.status in _BUSY for s in failed):
+        wait = max(s.retry_after_s for s in failed) or 1.0
+        kind = "rate_limit_error" if any(s.status == 429 for s in failed) else "server_error"
+        return Refused(failed[0].status, told, kind, "step_failed", [(b"retry-after", retry_after(wait))])
+    return Refused(502, told, "upstream_error", "step_failed")
 
 
 def _instructions(promise: Promise | None) -> list[dict[str, Any]]:

@@ -83,6 +83,12 @@ def respondent(place: Workplace, who: str, base_sha256: str) -> Respondent:
 def of_arm(place: Workplace, arm: Arm, base_sha256: str) -> Respondent:
     """The model behind an arm of a route. ConfigError and NotAllowed as `respondent`."""
     upstream = place.fleet.upstreams[arm.upstream]
+    if arm.kind == "local" and arm.upstream != place.fleet.local_upstream:
+        # Another server of one's own: it has a model of its own, and no adapters of ours.
+        model = upstream.model or arm.model
+        url = _expanded(place, upstream).removesuffix("/v1")
+        digest = f"{upstream.base_url} {model}"
+        return Respondent(arm.upstream, model, url, digest, prices_of(upstream), _key(arm.upstream, upstream))
     if arm.kind == "local":
         folder = place.settings.adapters_dir / arm.name
         # Answers are kept by the weights that gave them: a champion's are those it gave as a challenger.

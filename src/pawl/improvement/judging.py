@@ -44,8 +44,13 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     agent = place.agent.model_copy(update={"data": DataSpec.model_validate(version.spec)} if version.spec else {})
     spec, task, known = agent.evaluation, task_of(agent.task), split_of(agent)
     model = spec.judge if not task.kinds else None  # an oracle needs no judge
-    items = {i.id: i for i in (recorded_items(place, agent, task) if model else frozen_items(agent, task))}
     both, ask = _asking(place, candidate, lineage, agent, task, on_progress)
+    if model is None:
+        picked = frozen_items(agent, task)
+    else:
+        away = both[0].cloud or place.fleet.upstreams[model.upstream].kind == "cloud"
+        picked = recorded_items(place, agent, task, away=away)
+    items = {i.id: i for i in picked}
     champion, challenger = ask(list(items.values()), "")
     shared = None
     if model is not None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
+from pawl.curation.permission import refusal
+from pawl.curation.pool import source_of
 from pawl.errors import ConfigError
 from pawl.fleet.spec import AgentSpec, FleetSpec
-from pawl.improvement.held_out import split_of
+from pawl.improvement.held_out import side_of, split_of
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.learning import picker_sklearn as picker
 from pawl.learning.picker_sklearn import Quality
 from pawl.qe.item import Messages
 from pawl.qe.task import text_of
+from pawl.qe.tasks import task_of
 
 FILE = "auto.npz"  # in PAWL_HOME
 
@@ -39,7 +45,7 @@ def train_picker(
         ours = split_of(agent)
         mine = _some([_text(i.messages) for i in ours.train], spec.examples, agent.name)
         mine += _asked(lake, agent, spec.examples - len(mine))
-        if mine:
+        if len(mine) >= picker.LEAST:
             learn[agent.name] = mine
         tests = [_text(i.messages) for i in ours.test]
         if tests:
@@ -50,11 +56,19 @@ def train_picker(
 
 
 def _asked(lake: ParquetLake, agent: AgentSpec, wanted: int) -> list[str]:
-    """What clients asked this agent by name; what the classifier chose itself teaches it nothing."""
+    """What clients asked this agent by name, of sources that may be learnt from, where learning was not denied; what
+    the classifier chose itself teaches it nothing."""
     if wanted <= 0:
         return []
-    seen = [i for i in lake.interactions(agent.name, since=None, until=None) if i.role == "answer"]
-    texts = {_text(i.messages): None for i in seen if i.picked is None and i.parent is None}
+    task, side = task_of(agent.task), side_of(agent)
+    texts: dict[str, None] = {}
+    for i in lake.interactions(agent.name, since=None, until=None):
+        own = i.role == "answer" and i.picked is None and i.parent is None
+        if not own or refusal(agent.data, i.privacy, i.consent):
+            continue
+        digest = hashlib.sha256(msgspec.json.encode(i.messages)).hexdigest()
+        if side(source_of(task, i.messages, str(i.task.get("source", "")), digest)) == "train":
+            texts[_text(i.messages)] = None
     return _some(list(texts), wanted, agent.name)
 
 

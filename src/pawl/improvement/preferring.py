@@ -14,11 +14,13 @@ import msgspec
 
 from pawl.bootstrap import upstream_arm
 from pawl.curation.dataset import DatasetVersion
+from pawl.curation.permission import refusal
 from pawl.curation.pool import source_of
 from pawl.errors import ConfigError, NotAllowed, ServerNotUp, SourceError
 from pawl.evaluation.metrics import Prices
 from pawl.evaluation.preferring import Known, Prefer, Preference, card, preferred
 from pawl.evaluation.report import ItemResult, JudgeCard
+from pawl.evaluation.runner import UNGRADED
 from pawl.fleet.judge import JudgeSpec
 from pawl.fleet.spec import AgentSpec
 from pawl.improvement.asking import Respondent, of_arm
@@ -34,12 +36,17 @@ CHARS_A_TOKEN = 3  # cautiously
 OVERHEAD_CHARS = 1500  # of the judge's own words around a pair
 
 
-def recorded_items(place: Workplace, agent: AgentSpec, task: Task) -> list[Item]:
-    """The newest different prompts of clients whose source is held out for tests; SourceError where there are none."""
+def recorded_items(place: Workplace, agent: AgentSpec, task: Task, *, away: bool) -> list[Item]:
+    """The newest different prompts of clients whose source is held out for tests; SourceError where there are none.
+
+    None of an interaction that the agent may not learn from; `away`: a cloud will see them, so only open ones.
+    """
     side = side_of(agent)
     found: dict[str, Item] = {}
     for i in reversed(place.lake.interactions(agent.name)):
-        if i.role != "answer" or not i.messages:
+        if i.role != "answer" or not i.messages or refusal(agent.data, i.privacy, i.consent):
+            continue
+        if away and i.privacy != "open":
             continue
         digest = hashlib.sha256(msgspec.json.encode(i.messages)).hexdigest()
         source = source_of(task, i.messages, str(i.task.get("source", "")), digest)
@@ -74,7 +81,7 @@ def by_model(
     who = of_arm(place, upstream_arm(place.fleet, spec.upstream), "")
     if who.model in {r.model for r in both}:
         raise ConfigError(f"agent {agent.name}", [f"evaluation.judge: {who.model} would judge its own answers"])
-    known = peoples_pairs(version, spec.pairs)
+    known = peoples_pairs(version, spec.pairs, away=who.cloud)
     pairs = [(_told(items[a.item]), a, b) for a, b in zip(*results, strict=True)]
     texts = [(p, a.completion, b.completion) for p, a, b in pairs] + [(k.prompt, k.rejected, k.chosen) for k in known]
     cost = could_cost(texts, who.prices)
@@ -88,9 +95,12 @@ def by_model(
     return [a for a, _ in scored], [b for _, b in scored], shared
 
 
-def peoples_pairs(version: DatasetVersion, n: int) -> list[Known]:
-    """At most `n` pairs of answers of which people's words made one better, the same ones each time (pure)."""
-    found = [p for p in version.pairs if p.origin in PEOPLES]
+def peoples_pairs(version: DatasetVersion, n: int, *, away: bool) -> list[Known]:
+    """At most `n` pairs of answers of which people's words made one better, the same ones each time (pure).
+
+    `away`: a cloud will see them, so only open ones.
+    """
+    found = [p for p in version.pairs if p.origin in PEOPLES and not (away and p.privacy != "open")]
     found.sort(key=lambda p: hashlib.sha256(p.id.encode()).digest())
     return [Known(source=p.source, prompt=_words(p.messages), chosen=p.chosen, rejected=p.rejected) for p in found[:n]]
 
@@ -125,8 +135,9 @@ def _asked(
 def _scores(a: ItemResult, b: ItemResult, said: Preference) -> tuple[ItemResult, ItemResult]:
     """Both sides scored. A model that gave no answer loses to one that did; without the judge's word nobody scores."""
     silent = (not a.completion.strip(), not b.completion.strip())
-    if silent == (False, False) and said.problem:
-        gone = {"score": None, "problem": said.problem}
+    outage = next((r.problem for r in (a, b) if r.score is None and r.problem != UNGRADED), "")
+    if outage or (silent == (False, False) and said.problem):
+        gone = {"score": None, "problem": outage or said.problem}
         return msgspec.structs.replace(a, **gone), msgspec.structs.replace(b, **gone)
     second = {(True, False): 1.0, (False, True): 0.0, (True, True): 0.5}.get(silent, said.value)
     told = "the judge went by the order" if said.turned else ""

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -43,8 +43,12 @@ class FeedbackDesk:
     The latest interactions are remembered; older ones, and those of other gateways, are looked up in the lake.
     """
 
-    def __init__(self, lake: ParquetLake, agents: Sequence[str]) -> None:
-        self._lake, self._agents = lake, agents
+    def __init__(
+        self, lake: ParquetLake, agents: Sequence[str], chains: Mapping[str, Collection[str]] | None = None
+    ) -> None:
+        """`chains`: the agents of each, by name."""
+        self._chains = chains or {}
+        self._lake, self._agents = lake, (*agents, *self._chains)
         self._seen: OrderedDict[str, Seen] = OrderedDict()
         self._looking = asyncio.Lock()
 
@@ -67,13 +71,18 @@ class FeedbackDesk:
             # In a thread, and one at a time: the lake is large, and ids from nowhere must not stop the traffic.
             async with self._looking:
                 self._seen.update(await asyncio.to_thread(self._search, ids - self._seen.keys()))
-        return read_feedback(rows, key, self._seen.get)
+        return read_feedback(rows, key, self._seen.get, self._chains)
 
     def _search(self, ids: set[str]) -> dict[str, Seen]:
         return {i: Seen(*owner) for i, owner in self._lake.owners(ids).items() if owner[0] in self._agents}
 
 
-def read_feedback(rows: list[Any], key: Key, find: Callable[[str], Seen | None]) -> list[Feedback]:
+def read_feedback(
+    rows: list[Any],
+    key: Key,
+    find: Callable[[str], Seen | None],
+    chains: Mapping[str, Collection[str]] | None = None,
+) -> list[Feedback]:
     """Feedback records of the rows (pure but for ids and the time). Refused(400, 404) names the first wrong row."""
     if not 1 <= len(rows) <= MOST:
         raise Refused(400, f"send 1 to {MOST} feedbacks at a time, not {len(rows)}")
@@ -88,7 +97,8 @@ def read_feedback(rows: list[Any], key: Key, find: Callable[[str], Seen | None])
         if read.kind in ("outcome", "rating") and read.score is None:
             raise Refused(400, f"feedback {n}: kind {read.kind} needs a score between 0 and 1")
         seen = find(read.interaction)
-        if seen is None or not _may_see(key, seen):  # one answer for both: ids of others are not confirmed
+        # One answer for both: ids of others are not confirmed.
+        if seen is None or not _may_see(key, seen, chains or {}):
             raise Refused(404, f"feedback {n}: no interaction has the id {read.interaction!r}", code="not_found")
         made.append(
             Feedback(
@@ -105,8 +115,8 @@ def read_feedback(rows: list[Any], key: Key, find: Callable[[str], Seen | None])
     return made
 
 
-def _may_see(key: Key, seen: Seen) -> bool:
-    """A client sees its own interactions; other roles those of the agents they may use."""
-    if key.terms.agents and seen.agent not in key.terms.agents:
+def _may_see(key: Key, seen: Seen, chains: Mapping[str, Collection[str]]) -> bool:
+    """A client sees its own interactions; other roles those of the agents they may use, and of chains of these."""
+    if key.terms.agents and not set(chains.get(seen.agent, (seen.agent,))) <= set(key.terms.agents):
         return False
     return key.role != "client" or seen.key_id == key.id

@@ -23,7 +23,7 @@ from pawl.qe.task import LONGEST_ANSWER, TaskDefaults, kind_of, user_text
 
 SYSTEM = 'Which of the test cases are right? Answer with their numbers, from 0, as compact JSON: {"keep":[0,2]}'
 FAULTY = 0.5  # share of items with a case that is not right
-MOST_CASES = 100
+MOST_CASES = 12  # as many as the oracle looks at
 MOST_ITEMS = 2500
 _SCHEMA = {
     "type": "object",

@@ -42,7 +42,10 @@ def read(rows: Any) -> list[Rule] | None:
             return None
         if "value" not in row:
             return None
-        found.append(Rule(row["at"], row["rule"], _json(row["value"])))
+        try:
+            found.append(Rule(row["at"], row["rule"], _json(row["value"])))
+        except TypeError:  # nested deeper than it can be written
+            return None
     return found
 
 
