@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import orjson
 
-from pawl.qe.item import Grade, Messages
-from pawl.qe.task import LONGEST_ANSWER, TaskDefaults
+from pawl.qe.item import Grade, Item, Messages
+from pawl.qe.task import LONGEST_ANSWER, TaskDefaults, user_text
 
 MALFORMED = ("too_long", "not_json", "prose_around_json", "wrong_form")
 
@@ -28,8 +29,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 class JudgedTask(TaskDefaults):
     """A task that holds answers against an item's truth.
 
-    A task of this kind writes `items`, `reference`, `response_schema`, `source_of` and `judged`; `recalled` where it
-    can make the truth of its own prompts again.
+    A task of this kind writes `items`, `reference`, `response_schema`, `source_of` and `judged`; `own_items` where it
+    can make those of a source again, with their truth.
     """
 
     def judged(self, truth: Any, answer: dict[str, Any] | None) -> Judged:
@@ -39,9 +40,15 @@ class JudgedTask(TaskDefaults):
         """
         raise NotImplementedError
 
+    def own_items(self, source: str) -> Sequence[Item]:
+        """The items of one source of the task's own making, which are made again; none of any other source."""
+        return ()
+
     def recalled(self, messages: Messages) -> Any:
         """The truth of a prompt of the task's own making; None where it cannot be had again."""
-        return None
+        text = user_text(messages)
+        mine = self.own_items(self.source_of(messages) or "")
+        return next((i.truth for i in mine if user_text(i.messages) == text), None)
 
     def class_said(self, answer: dict[str, Any]) -> str:
         """The scenario class of an answer that conforms."""

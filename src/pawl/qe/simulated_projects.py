@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import NamedTuple
+
+from pawl.qe.item import Item
 
 PREFIX = "simulated-"
 
@@ -95,6 +98,16 @@ rental lease flat rent extend landlord_id
 studio track artist bpm mix producer_id
 training lesson syllabus grade teach coach_id
 """
+
+
+def project_of(source: str) -> Project | None:
+    """The simulated project of that name; None where there is none."""
+    return next((p for p in projects() if p.source == source), None)
+
+
+def of_all(of_source: Callable[[str], Iterable[Item]]) -> tuple[Item, ...]:
+    """The items of all simulated projects, sorted by id; always the same."""
+    return tuple(sorted((i for p in projects() for i in of_source(p.source)), key=lambda i: i.id))
 
 
 @cache

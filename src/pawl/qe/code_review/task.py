@@ -11,7 +11,7 @@ from pawl.qe.code_review import jsonl_source, oracle, prompt, python_source
 from pawl.qe.code_review.faults import WHY
 from pawl.qe.item import Item, Messages
 from pawl.qe.judged_task import Judged, JudgedTask, compact
-from pawl.qe.task import kind_of, location_of, user_text
+from pawl.qe.task import kind_of, location_of
 
 
 class CodeReview(JudgedTask):
@@ -49,11 +49,9 @@ class CodeReview(JudgedTask):
         """By line and kind; by silence where the change is clean."""
         return oracle.judged(truth, answer)
 
-    def recalled(self, messages: Messages) -> Any:
-        """The truth of changes of the standard library, which are made again."""
-        text = user_text(messages)
-        mine = python_source.of_module(self.source_of(messages) or "")
-        return next((i.truth for i in mine if user_text(i.messages) == text), None)
+    def own_items(self, source: str) -> Sequence[Item]:
+        """The changes of the standard library's module."""
+        return python_source.of_module(source)
 
     def class_said(self, answer: dict[str, Any]) -> str:
         """The kind of the first finding, or `clean`."""

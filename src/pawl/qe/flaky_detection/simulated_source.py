@@ -17,7 +17,7 @@ from pawl.qe.flaky_detection import simulated_shared as shared
 from pawl.qe.flaky_detection.history import SAMPLES, Reruns
 from pawl.qe.flaky_detection.simulated_shapes import Builder, Shape
 from pawl.qe.item import Item
-from pawl.qe.simulated_projects import Project, projects
+from pawl.qe.simulated_projects import Project, of_all, project_of
 
 _SHAPES: dict[str, tuple[Builder, ...]] = {
     "async_wait": (alone.sleeps_for_job, alone.sleeps_for_message, alone.polls_too_few),
@@ -34,13 +34,13 @@ _TRIALS = 400  # a mechanism that never fails in so many runs would make no flak
 
 def items() -> tuple[Item, ...]:
     """All simulated tests, sorted by id; always the same."""
-    return tuple(sorted((i for p in projects() for i in of_project(p.source)), key=lambda i: i.id))
+    return of_all(of_project)
 
 
 @lru_cache(maxsize=128)
 def of_project(source: str) -> tuple[Item, ...]:
     """Those of one project; none where no simulated project is called so."""
-    project = next((p for p in projects() if p.source == source), None)
+    project = project_of(source)
     return tuple({i.id: i for i in _of(project)}.values()) if project else ()
 
 

@@ -11,7 +11,7 @@ from pawl.qe.flaky_detection import jsonl_source, oracle, prompt, simulated_sour
 from pawl.qe.flaky_detection.history import history_verdict
 from pawl.qe.item import Item, Messages
 from pawl.qe.judged_task import Judged, JudgedTask, compact
-from pawl.qe.task import kind_of, location_of, user_text
+from pawl.qe.task import kind_of, location_of
 
 
 class FlakyDetection(JudgedTask):
@@ -55,11 +55,9 @@ class FlakyDetection(JudgedTask):
         """By verdict and cause."""
         return oracle.judged(truth, answer)
 
-    def recalled(self, messages: Messages) -> Any:
-        """The truth of simulated tests, which are made again."""
-        text = user_text(messages)
-        mine = simulated_source.of_project(self.source_of(messages) or "")
-        return next((i.truth for i in mine if user_text(i.messages) == text), None)
+    def own_items(self, source: str) -> Sequence[Item]:
+        """The simulated tests of the project."""
+        return simulated_source.of_project(source)
 
     def class_said(self, answer: dict[str, Any]) -> str:
         """The cause where there is one, else the verdict."""

@@ -17,7 +17,7 @@ from typing import Any
 from pawl.qe.item import Item
 from pawl.qe.performance_analyzer import oracle, prompt
 from pawl.qe.performance_analyzer.queueing import STEP_S, Service, Step, simulate
-from pawl.qe.simulated_projects import projects
+from pawl.qe.simulated_projects import of_all, project_of
 
 POINTS = 24
 _RUNS = 10  # of each service
@@ -33,13 +33,13 @@ _LEADING = {
 
 def items() -> tuple[Item, ...]:
     """All simulated runs, sorted by id; always the same."""
-    return tuple(sorted((i for p in projects() for i in of_service(p.source)), key=lambda i: i.id))
+    return of_all(of_service)
 
 
 @lru_cache(maxsize=128)
 def of_service(source: str) -> tuple[Item, ...]:
     """The runs of one service; none where no simulated one is called so."""
-    if all(p.source != source for p in projects()):
+    if project_of(source) is None:
         return ()
     rng = random.Random(hashlib.sha256(source.encode()).digest())
     workers, load, mean = rng.randrange(3, 9), rng.uniform(0.4, 0.62), rng.uniform(0.2, 0.9)

@@ -10,7 +10,7 @@ from pawl.fleet.source import TaskSourceSpec
 from pawl.qe.item import Item, Messages
 from pawl.qe.judged_task import Judged, JudgedTask, compact
 from pawl.qe.performance_analyzer import jsonl_source, oracle, prompt, simulated_source
-from pawl.qe.task import kind_of, location_of, user_text
+from pawl.qe.task import kind_of, location_of
 
 _ADVICE = {
     "overload": "add workers or shed load",
@@ -66,11 +66,9 @@ class PerformanceAnalyzer(JudgedTask):
         """By overlap, status and kind."""
         return oracle.judged(truth, answer)
 
-    def recalled(self, messages: Messages) -> Any:
-        """The truth of simulated runs, which are made again."""
-        text = user_text(messages)
-        mine = simulated_source.of_service(self.source_of(messages) or "")
-        return next((i.truth for i in mine if user_text(i.messages) == text), None)
+    def own_items(self, source: str) -> Sequence[Item]:
+        """The simulated runs of the service."""
+        return simulated_source.of_service(source)
 
     def class_said(self, answer: dict[str, Any]) -> str:
         """The kind of the first issue, or the status."""

@@ -15,7 +15,7 @@ from pawl.qe.item import Item
 from pawl.qe.security_review import oracle, prompt
 from pawl.qe.security_review import simulated_bodies as bodies
 from pawl.qe.security_review import simulated_endpoints as endpoints
-from pawl.qe.simulated_projects import Project, projects
+from pawl.qe.simulated_projects import Project, of_all, project_of
 
 _BODIES: dict[str, bodies.Builder] = {
     "CWE-022": bodies.reads_file,
@@ -31,13 +31,13 @@ _FUNCTIONS = 4  # of the bodies stand in a plain function too, in each project
 
 def items() -> tuple[Item, ...]:
     """All simulated items of every form, sorted by id; always the same."""
-    return tuple(sorted((i for p in projects() for i in of_project(p.source)), key=lambda i: i.id))
+    return of_all(of_project)
 
 
 @lru_cache(maxsize=128)
 def of_project(source: str) -> tuple[Item, ...]:
     """Those of one project; none where no simulated project is called so."""
-    project = next((p for p in projects() if p.source == source), None)
+    project = project_of(source)
     return tuple({i.id: i for i in _of(project)}.values()) if project else ()
 
 

@@ -11,7 +11,7 @@ from pawl.qe.item import Item, Messages
 from pawl.qe.judged_task import Judged, JudgedTask, compact
 from pawl.qe.security_review import jsonl_source, oracle, prompt, simulated_source
 from pawl.qe.security_review.weaknesses import WEAKNESSES
-from pawl.qe.task import kind_of, location_of, user_text
+from pawl.qe.task import kind_of, location_of
 
 
 class SecurityReview(JudgedTask):
@@ -52,11 +52,9 @@ class SecurityReview(JudgedTask):
         """By class and severity; by silence where the code is secure."""
         return oracle.judged(truth, answer)
 
-    def recalled(self, messages: Messages) -> Any:
-        """The truth of simulated code, which is made again."""
-        text = user_text(messages)
-        mine = simulated_source.of_project(self.source_of(messages) or "")
-        return next((i.truth for i in mine if user_text(i.messages) == text), None)
+    def own_items(self, source: str) -> Sequence[Item]:
+        """The simulated code of the project."""
+        return simulated_source.of_project(source)
 
     def class_said(self, answer: dict[str, Any]) -> str:
         """The CWE that is named, or `secure`."""
