@@ -16,10 +16,10 @@ from pawl.errors import SourceError
 from pawl.fleet.source import TaskSourceSpec
 from pawl.qe.functional_negative import oracle, reference
 from pawl.qe.item import Grade, Item, Messages
-from pawl.qe.operations import sources
 from pawl.qe.operations.operation import Operation
-from pawl.qe.operations.prompt import operation_of, told
-from pawl.qe.task import LONGEST_ANSWER, TaskDefaults, kind_of, user_text
+from pawl.qe.operations.prompt import asking, operation_of
+from pawl.qe.operations.task import OperationTask
+from pawl.qe.task import LONGEST_ANSWER, user_text
 
 SYSTEM = 'Which of the test cases are right? Answer with their numbers, from 0, as compact JSON: {"keep":[0,2]}'
 FAULTY = 0.5  # share of items with a case that is not right
@@ -34,17 +34,15 @@ _SCHEMA = {
 _CARELESS: dict[str, Any] = {}  # what a careless generator writes whatever is asked
 
 
-class CaseValidator(TaskDefaults):
+class CaseValidator(OperationTask):
     """Which of some negative test cases are right."""
 
     name = "test-validator"
-    kinds = ("botocore", "openapi")
     system = SYSTEM
 
     def items(self, source: TaskSourceSpec) -> Sequence[Item]:
         """Items of some operations: cases of the reference generator, in half of them with a fault put in."""
-        kind_of(self, source)
-        found = sources.load(source)
+        found = self.operations(source)
         if len(found) > MOST_ITEMS:  # making cases takes a millisecond each
             found = sorted(random.Random("test-validator").sample(found, MOST_ITEMS), key=lambda o: o.id)
         return [Item(id=o.id, source=o.source, messages=_messages(o)) for o in found]
@@ -57,11 +55,6 @@ class CaseValidator(TaskDefaults):
     def response_schema(self) -> dict[str, Any] | None:
         """Numbers."""
         return _SCHEMA
-
-    def source_of(self, messages: Messages) -> str | None:
-        """The service or API of the operation."""
-        operation = operation_of(messages)
-        return operation.source if operation else None
 
     def class_of(self, item: Item) -> str:
         """Whether all, some or none of the cases are right."""
@@ -116,7 +109,7 @@ def _messages(o: Operation) -> Messages:
         else:
             cases[n] = cases[n] | {"payload": _accepted(o)}
     rows = orjson.dumps({"test_cases": cases}).decode()
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{told(o)}\n{rows}"}]
+    return asking(SYSTEM, o, rows)
 
 
 def _accepted(o: Operation) -> Any:

@@ -11,9 +11,9 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
-from pawl.qe.operations.answers import NO_CASES, read_cases
+from pawl.qe.operations.answers import NO_CASES, answer_schema, read_cases
 from pawl.qe.operations.operation import Operation
-from pawl.qe.operations.prompt import told
+from pawl.qe.operations.prompt import asking
 from pawl.qe.operations.validator import Undecided, compiled, signature_by
 
 ASKED = 3
@@ -45,7 +45,7 @@ class CasesGrade(msgspec.Struct, frozen=True, kw_only=True):
 
 def messages(op: Operation) -> list[dict[str, Any]]:
     """The task as chat messages: one short system sentence, then `METHOD path id` and the compact schema."""
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": told(op)}]
+    return asking(SYSTEM, op)
 
 
 def response_schema() -> dict[str, Any]:
@@ -60,12 +60,7 @@ def response_schema() -> dict[str, Any]:
         "required": ["name", "payload", "expected_status"],
         "additionalProperties": False,
     }
-    return {
-        "type": "object",
-        "properties": {"test_cases": {"type": "array", "items": case, "minItems": ASKED, "maxItems": ASKED}},
-        "required": ["test_cases"],
-        "additionalProperties": False,
-    }
+    return answer_schema(case, ASKED)
 
 
 def grade(schema: dict[str, Any], completion: str) -> CasesGrade:

@@ -20,11 +20,11 @@ from pawl.qe.functional_negative import oracle, reference
 from pawl.qe.functional_negative.oracle import CasesGrade
 from pawl.qe.functional_negative.wording import SENTENCES
 from pawl.qe.item import Grade, Item, Messages
-from pawl.qe.operations import sources
 from pawl.qe.operations.answers import form_failure
 from pawl.qe.operations.prompt import content_of, operation_of, parsed
+from pawl.qe.operations.task import OperationTask
 from pawl.qe.operations.variants import variants
-from pawl.qe.task import TaskDefaults, Variant, kind_of
+from pawl.qe.task import Variant
 
 RARE = ("unexpected", "combination", "enum", "range", "length", "pattern")
 _CLASSES = {
@@ -41,17 +41,15 @@ _CLASS_OF = {keyword: name for name, keywords in _CLASSES.items() for keyword in
 _FAILURES = ("malformed", "wrongly_accepted", "bad_status", "duplicate", "undecided")
 
 
-class FunctionalNegative(TaskDefaults):
+class FunctionalNegative(OperationTask):
     """Negative test cases for one HTTP operation, graded by the JSON Schema of its body."""
 
     name = "functional-negative"
-    kinds = ("botocore", "openapi")
     system = oracle.SYSTEM
 
     def items(self, source: TaskSourceSpec) -> Sequence[Item]:
         """An item for each operation."""
-        kind_of(self, source)
-        return [Item(id=o.id, source=o.source, messages=oracle.messages(o)) for o in sources.load(source)]
+        return [Item(id=o.id, source=o.source, messages=oracle.messages(o)) for o in self.operations(source)]
 
     def reference(self, item: Item, rng: random.Random) -> str | None:
         """Explicit mutations of a minimal payload, each verified."""
@@ -61,11 +59,6 @@ class FunctionalNegative(TaskDefaults):
     def response_schema(self) -> dict[str, Any] | None:
         """Three cases of a name, a payload and a status."""
         return oracle.response_schema()
-
-    def source_of(self, messages: Messages) -> str | None:
-        """The service or API of the operation."""
-        op = operation_of(messages)
-        return op.source if op else None
 
     def scenario_of(self, messages: Messages, completion: str) -> str:
         """What the answer's cases break: one of `RARE`, `missing` or `type`."""

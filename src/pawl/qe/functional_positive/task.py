@@ -18,13 +18,13 @@ from pawl.qe.functional_positive.coverage import KINDS, Goal, goals, members
 from pawl.qe.functional_positive.oracle import CasesGrade
 from pawl.qe.functional_positive.wording import SENTENCES
 from pawl.qe.item import Grade, Item, Messages
-from pawl.qe.operations import sources
 from pawl.qe.operations.answers import form_failure
 from pawl.qe.operations.operation import Operation
 from pawl.qe.operations.prompt import content_of, operation_of
 from pawl.qe.operations.schema_walk import type_of
+from pawl.qe.operations.task import OperationTask
 from pawl.qe.operations.variants import variants
-from pawl.qe.task import TaskDefaults, Variant, kind_of
+from pawl.qe.task import Variant
 
 RARE = ("items", "length", "enum", "range", "optional")
 _OF_TYPE = {"array": "items", "string": "length", "integer": "range", "number": "range"}
@@ -32,17 +32,15 @@ _OF_TYPE = {"array": "items", "string": "length", "integer": "range", "number": 
 _FAILURES = ("malformed", "invalid_payload", "duplicate", "undecided")
 
 
-class FunctionalPositive(TaskDefaults):
+class FunctionalPositive(OperationTask):
     """Valid and varied test cases for one HTTP operation, graded by the JSON Schema of its body."""
 
     name = "functional-positive"
-    kinds = ("botocore", "openapi")
     system = oracle.SYSTEM
 
     def items(self, source: TaskSourceSpec) -> Sequence[Item]:
         """An item for each operation that three short payloads can cover."""
-        kind_of(self, source)
-        found = [o for o in sources.load(source) if reference.solvable(o.schema)]
+        found = [o for o in self.operations(source) if reference.solvable(o.schema)]
         if not found:
             raise SourceError("no operation of this source can be covered by three short payloads; name another one")
         return [Item(id=o.id, source=o.source, messages=oracle.messages(o)) for o in found]
@@ -58,11 +56,6 @@ class FunctionalPositive(TaskDefaults):
     def response_schema(self) -> dict[str, Any] | None:
         """Three cases of a name and a payload."""
         return oracle.response_schema()
-
-    def source_of(self, messages: Messages) -> str | None:
-        """The service or API of the operation."""
-        op = operation_of(messages)
-        return op.source if op else None
 
     def scenario_of(self, messages: Messages, completion: str) -> str:
         """What the answer's right cases cover: one of `RARE`, or `required`; "" where no case is right."""

@@ -11,6 +11,16 @@ NO_CASES = "no list `test_cases`"
 _TOO_LONG = "longer than"
 
 
+def answer_schema(case: dict[str, Any], asked: int) -> dict[str, Any]:
+    """JSON Schema of an answer of `asked` cases, for `response_format` (guided decoding)."""
+    return {
+        "type": "object",
+        "properties": {"test_cases": {"type": "array", "items": case, "minItems": asked, "maxItems": asked}},
+        "required": ["test_cases"],
+        "additionalProperties": False,
+    }
+
+
 def read_cases(completion: str) -> tuple[list[Any], str]:
     """The cases of an answer, at least one, and ""; or none, and what is wrong with its form."""
     if len(completion) > MAX_COMPLETION_BYTES or len(completion.encode(errors="replace")) > MAX_COMPLETION_BYTES:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from pawl.errors import SourceError
+from pawl.qe.item import Messages
 from pawl.qe.operations.operation import Operation
 from pawl.qe.task import text_of, user_text
 
@@ -23,8 +24,14 @@ _HEADS = tuple(
 )
 
 
+def asking(system: str, op: Operation, more: str = "") -> Messages:
+    """The task as chat messages: a short system sentence, then the operation; `more` stands in lines after it."""
+    text = f"{told(op)}\n{more}" if more else told(op)
+    return [{"role": "system", "content": system}, {"role": "user", "content": text}]
+
+
 def told(op: Operation) -> str:
-    """The text of the user's message."""
+    """An operation in a prompt: `METHOD path id` and the compact schema."""
     return f"{op.method} {op.path} {op.id}\n{orjson.dumps(op.schema).decode()}"
 
 

@@ -11,10 +11,10 @@ import orjson
 
 from pawl.fleet.source import TaskSourceSpec
 from pawl.qe.item import Grade, Item, Messages
-from pawl.qe.operations import sources
-from pawl.qe.operations.prompt import operation_of, told
+from pawl.qe.operations.prompt import asking, operation_of
+from pawl.qe.operations.task import OperationTask
 from pawl.qe.spec_analyzer import rules as spec
-from pawl.qe.task import LONGEST_ANSWER, TaskDefaults, kind_of
+from pawl.qe.task import LONGEST_ANSWER
 
 SYSTEM = 'List the rules of the request body as compact JSON: {"rules":[{"at":"a/b","rule":"minLength","value":2}]}'
 MOST_CHARS = 480  # of an answer: what a small model writes in about 190 tokens
@@ -37,22 +37,19 @@ _SCHEMA = {
 }
 
 
-class SpecAnalyzer(TaskDefaults):
+class SpecAnalyzer(OperationTask):
     """The rules of an operation's body, as its JSON Schema has them."""
 
     name = "spec-analyzer"
-    kinds = ("botocore", "openapi")
     system = SYSTEM
 
     def items(self, source: TaskSourceSpec) -> Sequence[Item]:
         """An item for each operation whose rules fit into a short answer."""
-        kind_of(self, source)
         found = []
-        for o in sources.load(source):
+        for o in self.operations(source):
             rules = spec.rules(o.schema)
             if rules and len(_answer(rules)) <= MOST_CHARS:
-                messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": told(o)}]
-                found.append(Item(id=o.id, source=o.source, messages=messages))
+                found.append(Item(id=o.id, source=o.source, messages=asking(SYSTEM, o)))
         return found
 
     def reference(self, item: Item, rng: random.Random) -> str | None:
@@ -63,11 +60,6 @@ class SpecAnalyzer(TaskDefaults):
     def response_schema(self) -> dict[str, Any] | None:
         """A list of places, keywords and values."""
         return _SCHEMA
-
-    def source_of(self, messages: Messages) -> str | None:
-        """The service or API of the operation."""
-        operation = operation_of(messages)
-        return operation.source if operation else None
 
     def class_of(self, item: Item) -> str:
         """The rarest kind of rule: nested, enum, bounds, or flat."""

@@ -1,0 +1,28 @@
+"""What tasks about HTTP operations have in common: where items come from, and whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pawl.fleet.source import TaskSourceSpec
+from pawl.qe.item import Messages
+from pawl.qe.operations import sources
+from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.prompt import operation_of
+from pawl.qe.task import TaskDefaults, kind_of
+
+
+class OperationTask(TaskDefaults):
+    """A task whose prompt holds one operation with the JSON Schema of its body."""
+
+    kinds = ("botocore", "openapi")
+
+    def operations(self, source: TaskSourceSpec) -> Sequence[Operation]:
+        """All operations of a source, sorted by id; SourceError where it is unusable, or of a kind not taken."""
+        kind_of(self, source)
+        return sources.load(source)
+
+    def source_of(self, messages: Messages) -> str | None:
+        """The service or API of the operation."""
+        operation = operation_of(messages)
+        return operation.source if operation else None
