@@ -107,5 +107,14 @@ class Settings(BaseSettings):
         return f"http://{self.host}:{self.standin_port}"
 
     @property
+    def places(self) -> dict[str, str]:
+        """What `${PAWL_...}` stands for in URLs of fleet.yaml."""
+        return {
+            "PAWL_VLLM_URL": self.vllm_url,
+            "PAWL_STANDIN_URL": self.standin_url,
+            "PAWL_MLFLOW_URL": self.mlflow_url,
+        }
+
+    @property
     def prefect_api_url(self) -> str:
         return f"http://{self.host}:{self.prefect_port}/api"

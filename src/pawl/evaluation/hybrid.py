@@ -64,8 +64,8 @@ def modes(
             used = theirs if away else mine
             wasted = away and after
             scores.append((mine.source, float(used.score or 0.0)))
-            usd += _usd(theirs, prices[1]) if away else 0.0
-            usd += _usd(mine, prices[0]) if wasted or not away else 0.0
+            usd += prices[1].usd(theirs.prompt_tokens, theirs.completion_tokens) if away else 0.0
+            usd += prices[0].usd(mine.prompt_tokens, mine.completion_tokens) if wasted or not away else 0.0
             seconds.append(used.latency_s + (mine.latency_s if wasted else 0.0))
             asked += away
         seconds.sort()
@@ -82,7 +82,3 @@ def modes(
             )
         )
     return tuple(found)
-
-
-def _usd(answer: ItemResult, prices: Prices) -> float:
-    return (answer.prompt_tokens * prices.prompt + answer.completion_tokens * prices.completion) / 1e6

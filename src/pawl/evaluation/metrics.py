@@ -19,6 +19,14 @@ class Prices(NamedTuple):
     prompt: float
     completion: float
 
+    def usd(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """What so many tokens cost."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
+CHARS_A_TOKEN = 3  # of a text that nobody has counted, cautiously
+FREE = Prices(0.0, 0.0)
+
 
 def measure(items: Sequence[ItemResult], alpha: float, prices: Prices | None = None) -> Metrics:
     """Figures of one model over the items that were graded; intervals are over sources. Times and tokens are of the
@@ -49,7 +57,7 @@ def measure(items: Sequence[ItemResult], alpha: float, prices: Prices | None = N
         completion_tokens=said,
         latency_p50_s=_quantile(times, 0.5),
         latency_p95_s=_quantile(times, 0.95),
-        usd_per_thousand=(asked * prices.prompt + said * prices.completion) / 1000 if prices and answered else None,
+        usd_per_thousand=1000 * prices.usd(asked, said) if prices and answered else None,
     )
 
 

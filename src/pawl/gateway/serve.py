@@ -12,6 +12,7 @@ import uvicorn
 
 from pawl.bootstrap import first_route, upstream_arm
 from pawl.errors import ResourceError
+from pawl.fleet.reach import expanded
 from pawl.fleet.spec import FleetSpec
 from pawl.gateway.access.audit_trail import AuditTrail
 from pawl.gateway.access.auth import Identities
@@ -22,7 +23,6 @@ from pawl.gateway.assembly import Parts, SpanSink
 from pawl.gateway.auto import Picker
 from pawl.gateway.cascade import Grader
 from pawl.gateway.chains import Promise
-from pawl.gateway.upstreams.client import expanded
 from pawl.lake.journal import Journal
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.rollout.control import ControlStore
@@ -38,15 +38,11 @@ def build(
     promises: Mapping[str, Promise] | None = None,
 ) -> Gateway:
     """The application with its journal. ConfigError where the fleet's privacy could be left."""
-    places = {
-        "PAWL_VLLM_URL": settings.vllm_url, "PAWL_STANDIN_URL": settings.standin_url,
-        "PAWL_MLFLOW_URL": settings.mlflow_url,
-    }  # fmt: skip
     oidc = fleet.gateway.oidc
     services = {"gateway.oidc": oidc.jwks_url or oidc.issuer} if oidc else {}
     telemetry = fleet.gateway.telemetry
     if telemetry.sample:
-        services["gateway.telemetry"] = expanded(telemetry.endpoint, places)
+        services["gateway.telemetry"] = expanded(telemetry.endpoint, settings.places)
 
     def identities(audit: AuditTrail) -> Identities:
         from pawl.gateway.access.oidc_jwt import OidcIdentities
@@ -61,7 +57,7 @@ def build(
         lake,
         Journal(settings.journal_dir, "gateway", settings.journal_sync),
         graders,
-        places,
+        settings.places,
         lambda agent: first_route(fleet, agent),
         lambda name: upstream_arm(fleet, name),
         wait_for_disk=settings.journal_sync == "fsync",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +14,11 @@ from pawl.errors import ConfigError, NotAllowed, SourceError
 from pawl.evaluation.metrics import Prices
 from pawl.evaluation.report import ItemResult
 from pawl.evaluation.runner import answer_items
+from pawl.fleet.reach import NoKey, expanded, key_of
 from pawl.fleet.spec import AgentSpec
 from pawl.fleet.upstream import UpstreamSpec
-from pawl.improvement.held_out import split_of
 from pawl.improvement.promotion import present
 from pawl.improvement.workplace import Candidate, Workplace
-from pawl.monitoring.economics import price
 from pawl.qe.item import Item
 from pawl.qe.task import Task
 from pawl.registry.adapter_hash import adapter_sha256
@@ -82,30 +80,30 @@ def respondent(place: Workplace, who: str, base_sha256: str) -> Respondent:
 
 def of_arm(place: Workplace, arm: Arm, base_sha256: str) -> Respondent:
     """The model behind an arm of a route. ConfigError and NotAllowed as `respondent`."""
-    upstream = place.fleet.upstreams[arm.upstream]
-    if arm.kind == "local" and arm.upstream != place.fleet.local_upstream:
-        # Another server of one's own: it has a model of its own, and no adapters of ours.
-        model = upstream.model or arm.model
-        url = _expanded(place, upstream).removesuffix("/v1")
-        digest = f"{upstream.base_url} {model}"
-        return Respondent(arm.upstream, model, url, digest, prices_of(upstream), _key(arm.upstream, upstream))
-    if arm.kind == "local":
+    if arm.kind == "local" and arm.upstream == place.fleet.local_upstream:
         folder = place.settings.adapters_dir / arm.name
         # Answers are kept by the weights that gave them: a champion's are those it gave as a challenger.
         weights = adapter_sha256(folder) if folder.exists() else arm.name
         return of_adapter(place, arm.name, arm.model, base_sha256 + weights)
-    if "open" not in (place.agent.privacy,) or place.fleet.gateway.privacy != "open":
+    if arm.kind == "cloud" and (place.agent.privacy != "open" or place.fleet.gateway.privacy != "open"):
         raise NotAllowed(
             f"{place.agent_name} is private: its items are not sent to {arm.upstream}, a cloud; compare local models"
         )
+    upstream = place.fleet.upstreams[arm.upstream]
+    # Another server of one's own has a model of its own, and no adapters of ours: its arm bears our base model's name.
+    name, model = (arm.name, arm.model) if arm.kind == "cloud" else (arm.upstream, upstream.model or arm.model)
+    try:
+        key = key_of(upstream, "here")
+    except NoKey as e:
+        raise ConfigError(f"upstream {arm.upstream}", [str(e)]) from e
     return Respondent(
-        name=f"{arm.name} (a stand-in)" if upstream.stand_in else arm.name,
-        model=arm.model,
-        url=_expanded(place, upstream).removesuffix("/v1"),
-        digest=f"{upstream.base_url} {arm.model}",
+        name=f"{name} (a stand-in)" if upstream.stand_in else name,
+        model=model,
+        url=expanded(upstream.base_url, place.settings.places).rstrip("/").removesuffix("/v1"),
+        digest=f"{upstream.base_url} {model}",
         prices=prices_of(upstream),
-        api_key=_key(arm.upstream, upstream),
-        cloud=True,
+        api_key=key,
+        cloud=arm.kind == "cloud",
     )
 
 
@@ -117,17 +115,15 @@ def of_adapter(place: Workplace, name: str, model: str, digest: str) -> Responde
 
 def prices_of(upstream: UpstreamSpec) -> Prices | None:
     """US dollars for a million tokens there; None where fleet.yaml and the catalogue know none."""
-    if upstream.usd_per_million_prompt is None and upstream.usd_per_million_completion is None:
-        return None
-    return Prices(price(upstream, 1_000_000, 0, 0), price(upstream, 0, 1_000_000, 0))
+    prompt, completion = upstream.usd_per_million_prompt, upstream.usd_per_million_completion
+    return None if prompt is None or completion is None else Prices(prompt, completion)
 
 
-def frozen_items(agent: AgentSpec, task: Task) -> list[Item]:
-    """The items that every model of the agent is asked: the same ones each time, of sources that none trains on.
+def frozen_items(agent: AgentSpec, task: Task, held: Sequence[Item]) -> list[Item]:
+    """The items that every model of the agent is asked: the same ones each time, of those held out for tests.
 
     SourceError where the task has none.
     """
-    held = split_of(agent).test
     if not held:
         raise SourceError(
             f"the task {agent.task!r} of {agent.name} has no oracle, so nothing can be judged or promoted"
@@ -157,20 +153,3 @@ def answers(
         grade=lambda item, text: task.grade(item.messages, text, item.truth),
         on_progress=on_progress,
     )
-
-
-def _expanded(place: Workplace, upstream: UpstreamSpec) -> str:
-    url = upstream.base_url.rstrip("/")
-    for name, value in (("PAWL_VLLM_URL", place.settings.vllm_url), ("PAWL_STANDIN_URL", place.settings.standin_url)):
-        url = url.replace("${" + name + "}", value)
-    return url
-
-
-def _key(name: str, upstream: UpstreamSpec) -> str | None:
-    if not upstream.api_key_env and not upstream.api_key_file:
-        return None
-    key = Path(upstream.api_key_file).read_text().strip() if upstream.api_key_file else None
-    key = key or os.environ.get(upstream.api_key_env or "")
-    if not key:
-        raise ConfigError(f"upstream {name}", [f"its key is not set: export {upstream.api_key_env}"])
-    return key

@@ -11,19 +11,17 @@ import msgspec
 from pawl.errors import NotAllowed
 from pawl.evaluation.failures import failures
 from pawl.evaluation.hybrid import Mode, modes
-from pawl.evaluation.metrics import Prices, share_of
+from pawl.evaluation.metrics import CHARS_A_TOKEN, FREE, Prices, share_of
 from pawl.evaluation.paired import compare
 from pawl.evaluation.report import Comparison, Interval, ItemResult
 from pawl.improvement.asking import Respondent, answers, frozen_items, respondent
+from pawl.improvement.held_out import split_of
 from pawl.improvement.workplace import Workplace
 from pawl.monitoring.loop_data import LoopReport
 from pawl.monitoring.loop_report import write
 from pawl.qe.item import Item
 from pawl.qe.task import Task
 from pawl.qe.tasks import task_of
-
-CHARS_A_TOKEN = 3  # of a prompt, cautiously
-_FREE = Prices(0.0, 0.0)
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,10 +44,10 @@ def compare_models(
     from pawl.training.base_model_transformers import base_sha256, prepare_base
 
     agent, task = place.agent, task_of(place.agent.task)
-    items = frozen_items(agent, task)
+    items = frozen_items(agent, task, split_of(agent).test)
     base = base_sha256(prepare_base(place.fleet.base_model.source, place.settings.models_dir))
     who = [respondent(place, name, base) for name in (first, second)]
-    could_cost = sum(at_most(items, agent.max_tokens, r.prices or _FREE) for r in who if r.cloud)
+    could_cost = sum(at_most(items, agent.max_tokens, r.prices or FREE) for r in who if r.cloud)
     if could_cost > most_usd:
         raise NotAllowed(
             f"{len(items)} items could cost {could_cost:.2f} USD at the cloud, {most_usd:.2f} are allowed: "
@@ -83,7 +81,7 @@ def compare_models(
 def at_most(items: Sequence[Item], max_tokens: int, prices: Prices) -> float:
     """US dollars that answers to these items can cost (pure)."""
     prompts = sum(len(str(m.get("content", ""))) for i in items for m in i.messages) / CHARS_A_TOKEN
-    return (prompts * prices.prompt + len(items) * max_tokens * prices.completion) / 1e6
+    return prices.usd(prompts, len(items) * max_tokens)
 
 
 def _named(task: Task, items: Sequence[Item]) -> Callable[[ItemResult], str]:
@@ -102,7 +100,7 @@ def _modes(
     return modes(
         sides[local],
         sides[cloud],
-        (who[local].prices or _FREE, who[cloud].prices or _FREE),
+        (who[local].prices or FREE, who[cloud].prices or FREE),
         {"hybrid: the cloud where the local answer has not the promised form": (lambda i: not i.conforms, True)},
         alpha,
     )

@@ -46,7 +46,7 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     model = spec.judge if not task.kinds else None  # an oracle needs no judge
     both, ask = _asking(place, candidate, lineage, agent, task, on_progress)
     if model is None:
-        picked = frozen_items(agent, task)
+        picked = frozen_items(agent, task, known.test)
     else:
         away = both[0].cloud or place.fleet.upstreams[model.upstream].kind == "cloud"
         picked = recorded_items(place, agent, task, away=away)

@@ -17,7 +17,7 @@ from pawl.curation.dataset import DatasetVersion
 from pawl.curation.permission import refusal
 from pawl.curation.pool import source_of
 from pawl.errors import ConfigError, NotAllowed, ServerNotUp, SourceError
-from pawl.evaluation.metrics import Prices
+from pawl.evaluation.metrics import CHARS_A_TOKEN, Prices
 from pawl.evaluation.preferring import Known, Prefer, Preference, card, preferred
 from pawl.evaluation.report import ItemResult, JudgeCard
 from pawl.evaluation.runner import UNGRADED
@@ -32,8 +32,8 @@ from pawl.qe.task import Task, text_of
 AT_ONCE = 8
 PEOPLES = ("correction", "answers")  # origins of pairs that people's words made
 LEAST_PAIRS = 20  # of these, below which nobody knows what a judge is worth
-CHARS_A_TOKEN = 3  # cautiously
 OVERHEAD_CHARS = 1500  # of the judge's own words around a pair
+LONGEST_WORD = 300  # tokens of what it says
 
 
 def recorded_items(place: Workplace, agent: AgentSpec, task: Task, *, away: bool) -> list[Item]:
@@ -110,7 +110,7 @@ def could_cost(texts: Sequence[tuple[str, str, str]], prices: Prices | None) -> 
     if prices is None:
         return 0.0
     characters = sum(len(p) + len(a) + len(b) + OVERHEAD_CHARS for p, a, b in texts)
-    return 2 * (characters / CHARS_A_TOKEN * prices.prompt + len(texts) * 300 * prices.completion) / 1e6
+    return 2 * prices.usd(characters / CHARS_A_TOKEN, len(texts) * LONGEST_WORD)
 
 
 def _judge(who: Respondent, spec: JudgeSpec) -> Prefer:

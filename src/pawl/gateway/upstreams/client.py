@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import orjson
 
+from pawl.fleet.reach import NoKey, expanded, key_of
 from pawl.fleet.upstream import UpstreamSpec
 from pawl.gateway.upstreams.sender import Head, Sender
 from pawl.gateway.upstreams.sender_aiohttp import AiohttpSender
@@ -126,13 +125,6 @@ class UpstreamClient:
         return self._places[upstream]
 
 
-def expanded(url: str, places: Mapping[str, str]) -> str:
-    """A URL with its `${PAWL_...}` replaced (pure)."""
-    for key, value in places.items():
-        url = url.replace("${" + key + "}", value)
-    return url
-
-
 def _key(place: Place) -> str | None:
     """The upstream's key; a key file that changed is read again within a second."""
     spec = place.spec
@@ -141,13 +133,9 @@ def _key(place: Place) -> str | None:
     now = time.monotonic()
     if now - place.key_read_at >= _LOOK_AT_KEY_S:
         try:
-            from_file = Path(spec.api_key_file).read_text().strip() if spec.api_key_file else None
-        except OSError as e:
-            raise UpstreamFailed(401, f"its key file cannot be read ({e.strerror}): see api_key_file") from e
-        key = from_file or os.environ.get(spec.api_key_env or "")
-        if not key:
-            raise UpstreamFailed(401, f"its key is not set: export {spec.api_key_env} where the gateway runs")
-        place.key, place.key_read_at = key, now
+            place.key, place.key_read_at = key_of(spec, "where the gateway runs"), now
+        except NoKey as e:
+            raise UpstreamFailed(401, str(e)) from e
     return place.key
 
 
