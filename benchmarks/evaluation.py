@@ -28,6 +28,7 @@ from typing import IO, Any
 from rich.console import Console
 
 from benchmarks.claims import rates, table
+from benchmarks.servers import free_port
 from benchmarks.training import base_dir
 
 ITEMS = {True: 32, False: 128}
@@ -104,7 +105,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         from pawl.serving import vllm_process
 
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = vllm_process.command(
             base_dir=base_dir(), served_name="base", host="127.0.0.1", port=port, max_model_len=MAX_LEN,
@@ -188,14 +189,6 @@ def offline(path: Path, max_tokens: int) -> int:
         seconds = time.perf_counter() - began
         print(f"rate {sum(len(a.outputs[0].token_ids) for a in answers) / seconds}", flush=True)
     return 0
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _end(process: subprocess.Popen[Any]) -> None:

@@ -104,6 +104,7 @@ class Schooling:
     def together(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """All adapters from one vLLM, their items mixed; each agent's score then, beside that of its own evaluation."""
         from pawl.evaluation.runner import answer_items
+        from pawl.improvement.asking import frozen_items
         from pawl.improvement.held_out import split_of
         from pawl.improvement.workplace import Workplace
         from pawl.qe.tasks import task_of
@@ -120,8 +121,7 @@ class Schooling:
         def ask(row: dict[str, Any]) -> dict[str, Any]:
             place = Workplace(self._settings, row["agent"])
             spec, task = place.agent, task_of(place.agent.task)
-            held = split_of(spec).test
-            items = random.Random(spec.evaluation.items).sample(held, min(spec.evaluation.items, len(held)))
+            items = frozen_items(spec, task, split_of(spec).test)
             results = answer_items(
                 items, f"together-{row['agent']}", self._settings.vllm_url, max_tokens=spec.max_tokens,
                 model_hash="together", grade=lambda item, text: task.grade(item.messages, text, item.truth),
@@ -158,21 +158,14 @@ class Schooling:
         from pawl.errors import PawlError
         from pawl.improvement.workplace import Workplace
 
-        place, began = Workplace(self._settings, agent), time.time()
+        place = Workplace(self._settings, agent)
         run = prefect_server.start_run(
             self._settings, "improve-agent/weekly", {"agent": agent, "since": since, "until": time.time()}
         )
         with Bar(self._console, f"improve-agent {agent}", 100) as tell:
-            while True:
-                kind, message = prefect_server.run_state(self._settings, run)
-                if kind == "COMPLETED":
-                    return
-                if kind in prefect_server.ENDED:
-                    raise PawlError(f"improve-agent ended as {kind}: {message[-1500:]}")
-                now = place.progress.read()
-                if now and now.at > began:
-                    tell(min(99, 100 * now.done // max(1, now.total)), f"{now.name} {now.done}/{now.total} {now.note}")
-                time.sleep(0.5)
+            failed = prefect_server.watch(self._settings, run, place.progress, tell)
+        if failed:
+            raise PawlError(f"improve-agent {failed}")
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
@@ -189,8 +182,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _interval(found: Any) -> str:
-    mean, lower, upper = found if isinstance(found, list) else (found["mean"], found["lower"], found["upper"])
-    return f"{mean:.3f} [{lower:.3f}, {upper:.3f}]"
+    return f"{found['mean']:.3f} [{found['lower']:.3f}, {found['upper']:.3f}]"
 
 
 def _is_of(folder: Path, agent: str) -> bool:

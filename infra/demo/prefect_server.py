@@ -8,11 +8,13 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from infra.demo.servers import PYTHON, Server
 from pawl.errors import ServerNotUp
+from pawl.monitoring.progress import ProgressFile
 from pawl.settings import Settings
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -78,6 +80,21 @@ def worker(settings: Settings, root: Path) -> Server:
         return any(w["status"] == "ONLINE" for w in found)
 
     return Server("worker", command, online, settings.home, None, environment(settings, root), ready_s=90)
+
+
+def watch(settings: Settings, run: str, progress: ProgressFile, tell: Callable[[int, str], None]) -> str:
+    """Wait for a flow run's end and tell how far its step is, of 100; why it failed, "" where it did not."""
+    began = time.time()
+    while True:
+        kind, message = run_state(settings, run)
+        if kind == "COMPLETED":
+            return ""
+        if kind in ENDED:
+            return f"ended as {kind}: {message[-1500:]}"
+        now = progress.read()
+        if now and now.at > began:
+            tell(min(99, 100 * now.done // max(1, now.total)), f"{now.name} {now.done}/{now.total} {now.note}")
+        time.sleep(0.5)
 
 
 def deploy(settings: Settings, root: Path) -> None:

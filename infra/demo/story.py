@@ -146,18 +146,10 @@ class Story:
 
     def _watch_run(self, run: str) -> None:
         with Bar(self.console, "improve-agent", 100) as tell:
-            began = time.time()
-            while True:
-                kind, message = prefect_server.run_state(self.settings, run)
-                if kind == "COMPLETED":
-                    return
-                if kind in prefect_server.ENDED:
-                    log = self.settings.home / "logs" / "worker.log"
-                    raise PawlError(f"the weekly run ended as {kind}: {message[-1500:]}\nsee {log}")
-                now = self.place.progress.read()
-                if now and now.at > began:
-                    tell(min(99, 100 * now.done // max(1, now.total)), f"{now.name} {now.done}/{now.total} {now.note}")
-                time.sleep(0.5)
+            failed = prefect_server.watch(self.settings, run, self.place.progress, tell)
+        if failed:
+            log = self.settings.home / "logs" / "worker.log"
+            raise PawlError(f"the weekly run {failed}\nsee {log}")
 
     def _approval(self, version: str) -> None:
         request = self.place.control.request(AGENT, version)

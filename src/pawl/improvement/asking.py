@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +11,10 @@ import msgspec
 
 from pawl.bootstrap import current_route, upstream_arm
 from pawl.errors import ConfigError, NotAllowed, SourceError
+from pawl.evaluation.failures import failures
 from pawl.evaluation.metrics import Prices
-from pawl.evaluation.report import ItemResult
+from pawl.evaluation.paired import compare
+from pawl.evaluation.report import Comparison, ItemResult, SuiteResult
 from pawl.evaluation.runner import answer_items
 from pawl.fleet.reach import NoKey, expanded, key_of
 from pawl.fleet.spec import AgentSpec
@@ -130,6 +132,42 @@ def frozen_items(agent: AgentSpec, task: Task, held: Sequence[Item]) -> list[Ite
         )
     picked = random.Random(agent.evaluation.items).sample(held, min(agent.evaluation.items, len(held)))
     return [msgspec.structs.replace(i, scenario=task.class_of(i)) for i in picked]
+
+
+def side_by_side(
+    agent: AgentSpec,
+    task: Task,
+    items: Sequence[Item],
+    both: tuple[Respondent, Respondent],
+    results: tuple[Sequence[ItemResult], Sequence[ItemResult]],
+    *,
+    dataset: str = "",
+    training_sources: Collection[str] = (),
+    suite: SuiteResult | None = None,
+    available: int = 0,
+) -> Comparison:
+    """The comparison of two models' answers to the same items, as the agent's evaluation wants it."""
+    spec, by_id = agent.evaluation, {i.id: i for i in items}
+
+    def failure(a: ItemResult) -> str:
+        return task.cluster_key(by_id[a.item].messages, a.completion, by_id[a.item].truth)
+
+    return compare(
+        agent.name,
+        (both[0].name, results[0]),
+        (both[1].name, results[1]),
+        margin=spec.margin,
+        alpha=spec.alpha,
+        power=spec.power,
+        dataset=dataset,
+        training_sources=set(training_sources),
+        protected=spec.protected,
+        protected_margin=spec.protected_margin,
+        failures=failures(*results, failure, spec.pass_score),
+        suite=suite,
+        available=available,
+        prices=(both[0].prices, both[1].prices),
+    )
 
 
 def answers(

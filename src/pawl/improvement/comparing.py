@@ -9,18 +9,15 @@ from pathlib import Path
 import msgspec
 
 from pawl.errors import NotAllowed
-from pawl.evaluation.failures import failures
 from pawl.evaluation.hybrid import Mode, modes
 from pawl.evaluation.metrics import CHARS_A_TOKEN, FREE, Prices, share_of
-from pawl.evaluation.paired import compare
 from pawl.evaluation.report import Comparison, Interval, ItemResult
-from pawl.improvement.asking import Respondent, answers, frozen_items, respondent
+from pawl.improvement.asking import Respondent, answers, frozen_items, respondent, side_by_side
 from pawl.improvement.held_out import split_of
 from pawl.improvement.workplace import Workplace
 from pawl.monitoring.loop_data import LoopReport
 from pawl.monitoring.loop_report import write
 from pawl.qe.item import Item
-from pawl.qe.task import Task
 from pawl.qe.tasks import task_of
 
 
@@ -53,41 +50,22 @@ def compare_models(
             f"{len(items)} items could cost {could_cost:.2f} USD at the cloud, {most_usd:.2f} are allowed: "
             f"allow more with --usd {could_cost:.2f}, or lower evaluation.items"
         )
-    before, after = (answers(place, agent, task, items, r, _telling(r, on_progress)) for r in who)
-    spec = agent.evaluation
-    found = compare(
-        agent.name,
-        (who[0].name, before),
-        (who[1].name, after),
-        margin=spec.margin,
-        alpha=spec.alpha,
-        dataset="",
-        training_sources=set(),
-        power=spec.power,
-        protected=spec.protected,
-        protected_margin=spec.protected_margin,
-        failures=failures(before, after, _named(task, items), spec.pass_score),
-        prices=(who[0].prices, who[1].prices),
-    )
+    both, alpha = (who[0], who[1]), agent.evaluation.alpha
+    before, after = (answers(place, agent, task, items, r, _telling(r, on_progress)) for r in both)
+    found = side_by_side(agent, task, items, both, (before, after))
     stem = f"{agent.name}-{first}-against-{second}".replace("/", "-")
     page = write(
         LoopReport(title="Two models compared", agent=agent.name, generated_at=time.time(), comparison=found),
         place.settings.reports_dir / f"{stem}.html",
     )
-    share = share_of(after, before, spec.alpha)
-    return Compared(comparison=found, of_baseline=share, modes=_modes(who, before, after, spec.alpha), page=page)
+    share = share_of(after, before, alpha)
+    return Compared(comparison=found, of_baseline=share, modes=_modes(both, before, after, alpha), page=page)
 
 
 def at_most(items: Sequence[Item], max_tokens: int, prices: Prices) -> float:
     """US dollars that answers to these items can cost (pure)."""
     prompts = sum(len(str(m.get("content", ""))) for i in items for m in i.messages) / CHARS_A_TOKEN
     return prices.usd(prompts, len(items) * max_tokens)
-
-
-def _named(task: Task, items: Sequence[Item]) -> Callable[[ItemResult], str]:
-    """The task's word for how an answer failed."""
-    by_id = {i.id: i for i in items}
-    return lambda a: task.cluster_key(by_id[a.item].messages, a.completion, by_id[a.item].truth)
 
 
 def _modes(

@@ -13,7 +13,7 @@ from pawl.errors import TrainingFailed
 from pawl.evaluation.report import Comparison, GateDecision, ItemResult, SuiteResult
 from pawl.fleet.data import DataSpec
 from pawl.fleet.spec import AgentSpec
-from pawl.improvement.asking import Respondent, answers, frozen_items, of_adapter, of_arm
+from pawl.improvement.asking import Respondent, answers, frozen_items, of_adapter, of_arm, side_by_side
 from pawl.improvement.held_out import split_of
 from pawl.improvement.preferring import by_model, recorded_items
 from pawl.improvement.steps import Lineage, OnProgress, training_of
@@ -28,9 +28,7 @@ Ask = Callable[[Sequence[Item], str], list[list[ItemResult]]]  # items, what the
 
 def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tuple[Comparison, GateDecision]:
     """Champion and challenger answer the same items of sources that training never saw, and the regression suite."""
-    from pawl.evaluation.failures import failures
     from pawl.evaluation.gate import gate
-    from pawl.evaluation.paired import compare
     from pawl.qe.tasks import task_of
 
     lineage = candidate.read("lineage", Lineage)
@@ -50,34 +48,23 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     else:
         away = both[0].cloud or place.fleet.upstreams[model.upstream].kind == "cloud"
         picked = recorded_items(place, agent, task, away=away)
-    items = {i.id: i for i in picked}
-    champion, challenger = ask(list(items.values()), "")
+    champion, challenger = ask(picked, "")
     shared = None
     if model is not None:
         telling = _evaluating(f"judging by {model.upstream}", on_progress)
         champion, challenger, shared = by_model(
-            place, agent, model, version, both, items, (champion, challenger), telling
+            place, agent, model, version, both, picked, (champion, challenger), telling
         )
-    comparison = compare(
-        agent.name,
-        (both[0].name, champion),
-        (both[1].name, challenger),
-        margin=spec.margin,
-        alpha=spec.alpha,
-        power=spec.power,
+    comparison = side_by_side(
+        agent,
+        task,
+        picked,
+        both,
+        (champion, challenger),
         dataset=lineage.dataset_fingerprint,
-        training_sources=set(version.sources),
-        protected=spec.protected,
-        protected_margin=spec.protected_margin,
-        failures=failures(
-            champion,
-            challenger,
-            lambda a: task.cluster_key(items[a.item].messages, a.completion, items[a.item].truth),
-            spec.pass_score,
-        ),
+        training_sources=version.sources,
         suite=_suite(place, agent, task, ask, (i for part in known for i in part), set(version.sources)),
         available=len(known.test),
-        prices=(both[0].prices, both[1].prices),
     )
     comparison = msgspec.structs.replace(comparison, judge=shared)
     decision = gate(comparison, spec, place.control.rejection(lineage.adapter_sha256))

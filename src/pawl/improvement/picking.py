@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
-from pawl.curation.permission import refusal
-from pawl.curation.pool import source_of
 from pawl.errors import ConfigError
 from pawl.fleet.spec import AgentSpec, FleetSpec
-from pawl.improvement.held_out import side_of, split_of
+from pawl.improvement.held_out import split_of
+from pawl.improvement.recorded import asked_of
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.learning import picker_sklearn as picker
 from pawl.learning.picker_sklearn import Quality
@@ -60,15 +56,8 @@ def _asked(lake: ParquetLake, agent: AgentSpec, wanted: int) -> list[str]:
     the classifier chose itself teaches it nothing."""
     if wanted <= 0:
         return []
-    task, side = task_of(agent.task), side_of(agent)
-    texts: dict[str, None] = {}
-    for i in lake.interactions(agent.name, since=None, until=None):
-        own = i.role == "answer" and i.picked is None and i.parent is None
-        if not own or refusal(agent.data, i.privacy, i.consent):
-            continue
-        digest = hashlib.sha256(msgspec.json.encode(i.messages)).hexdigest()
-        if side(source_of(task, i.messages, str(i.task.get("source", "")), digest)) == "train":
-            texts[_text(i.messages)] = None
+    asked = asked_of(lake, agent, task_of(agent.task), "train")
+    texts = {_text(i.messages): None for _, _, i in asked if i.picked is None and i.parent is None}
     return _some(list(texts), wanted, agent.name)
 
 

@@ -14,8 +14,6 @@ import msgspec
 
 from pawl.bootstrap import upstream_arm
 from pawl.curation.dataset import DatasetVersion
-from pawl.curation.permission import refusal
-from pawl.curation.pool import source_of
 from pawl.errors import ConfigError, NotAllowed, ServerNotUp, SourceError
 from pawl.evaluation.metrics import CHARS_A_TOKEN, Prices
 from pawl.evaluation.preferring import Known, Prefer, Preference, card, preferred
@@ -24,7 +22,7 @@ from pawl.evaluation.runner import UNGRADED
 from pawl.fleet.judge import JudgeSpec
 from pawl.fleet.spec import AgentSpec
 from pawl.improvement.asking import Respondent, of_arm
-from pawl.improvement.held_out import side_of
+from pawl.improvement.recorded import asked_of
 from pawl.improvement.workplace import Workplace
 from pawl.qe.item import Item
 from pawl.qe.task import Task, text_of
@@ -41,17 +39,10 @@ def recorded_items(place: Workplace, agent: AgentSpec, task: Task, *, away: bool
 
     None of an interaction that the agent may not learn from; `away`: a cloud will see them, so only open ones.
     """
-    side = side_of(agent)
     found: dict[str, Item] = {}
-    for i in reversed(place.lake.interactions(agent.name)):
-        if i.role != "answer" or not i.messages or refusal(agent.data, i.privacy, i.consent):
-            continue
-        if away and i.privacy != "open":
-            continue
-        digest = hashlib.sha256(msgspec.json.encode(i.messages)).hexdigest()
-        source = source_of(task, i.messages, str(i.task.get("source", "")), digest)
-        if digest not in found and side(source) == "test":
-            found[digest] = Item(id=digest[:16], source=source, messages=i.messages)
+    for digest, source, i in asked_of(place.lake, agent, task, "test"):
+        if not (away and i.privacy != "open"):
+            found.setdefault(digest, Item(id=digest[:16], source=source, messages=i.messages))
         if len(found) >= agent.evaluation.items:
             break
     if not found:
@@ -67,7 +58,7 @@ def by_model(
     spec: JudgeSpec,
     version: DatasetVersion,
     both: tuple[Respondent, Respondent],
-    items: Mapping[str, Item],
+    items: Sequence[Item],
     results: tuple[Sequence[ItemResult], Sequence[ItemResult]],
     on_progress: Callable[[int, int], None],
 ) -> tuple[list[ItemResult], list[ItemResult], JudgeCard]:
@@ -82,7 +73,7 @@ def by_model(
     if who.model in {r.model for r in both}:
         raise ConfigError(f"agent {agent.name}", [f"evaluation.judge: {who.model} would judge its own answers"])
     known = peoples_pairs(version, spec.pairs, away=who.cloud)
-    pairs = [(_told(items[a.item]), a, b) for a, b in zip(*results, strict=True)]
+    pairs = [(_words(i.messages), a, b) for i, a, b in zip(items, *results, strict=True)]
     texts = [(p, a.completion, b.completion) for p, a, b in pairs] + [(k.prompt, k.rejected, k.chosen) for k in known]
     cost = could_cost(texts, who.prices)
     if cost > spec.most_usd:
@@ -145,10 +136,6 @@ def _scores(a: ItemResult, b: ItemResult, said: Preference) -> tuple[ItemResult,
         msgspec.structs.replace(a, score=1.0 - second, conforms=not silent[0], problem=told),
         msgspec.structs.replace(b, score=second, conforms=not silent[1], problem=told),
     )
-
-
-def _told(item: Item) -> str:
-    return _words(item.messages)
 
 
 def _words(messages: Sequence[Mapping[str, Any]]) -> str:
