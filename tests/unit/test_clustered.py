@@ -46,9 +46,10 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
 
 
 def test_agrestis_table_of_approval_ratings() -> None:
-    """Agresti, Categorical Data Analysis, 2nd edition (2002), table 10.1: 1,600 people asked twice; 794 approved both
-    times, 150 only the first, 86 only the second, 570 never. Section 10.1 gives a difference of -0.04 with a standard
-    error of 0.0095, a 95 % interval of (-0.06, -0.02), and McNemar's z squared as 17.36."""
+    """Agresti, Categorical Data Analysis, 2nd edition (2002), table 10.1 (1st edition, 1990, p. 350): 1,600 people asked
+    twice; 794 approved both times, 150 only the first, 86 only the second, 570 never. The four counts are those of
+    the example on R's manual page of `mcnemar.test`, which names the book. Section 10.1 gives a difference of -0.04 with
+    a standard error of 0.0095, a 95 % interval of (-0.06, -0.02), and McNemar's z squared as 17.36."""
     first = [True] * 944 + [False] * 656
     second = [True] * 794 + [False] * 150 + [True] * 86 + [False] * 570
     found = mcnemar(first, second)
@@ -61,12 +62,56 @@ def test_agrestis_table_of_approval_ratings() -> None:
     assert [round(v, 2) for v in (interval.mean, interval.lower, interval.upper)] == [-0.04, -0.06, -0.02]
 
 
+MICE = [94, 197, 16, 38, 99, 141, 23]
+
+
 def test_efron_and_tibshiranis_mice() -> None:
     """Efron and Tibshirani, An Introduction to the Bootstrap (1993), table 2.1: survival of the seven treated mice in
-    days; their mean is 86.86, its standard error 25.24."""
-    sums, counts = clusters(alone([94, 197, 16, 38, 99, 141, 23]))
+    days, `mouse.t` of the book's R package bootstrap; their mean is 86.86, its standard error 25.24."""
+    sums, counts = clusters(alone(MICE))
     assert float(sums.sum() / counts.sum()) == pytest.approx(86.86, abs=0.005)
     assert standard_errors(sums, counts)[0] == pytest.approx(25.24, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("both", "lost", "gained", "neither", "p_value"),
+    [
+        (794, 150, 86, 570, 3.7159361395713866e-05),
+        (20, 9, 3, 8, 0.14599609375),
+        (5, 1, 11, 40, 0.00634765625),
+    ],
+)
+def test_mcnemar_is_that_of_statsmodels(both: int, lost: int, gained: int, neither: int, p_value: float) -> None:
+    """statsmodels 0.15.0, `stats.contingency_tables.mcnemar(table, exact=True).pvalue`, which is two-sided."""
+    old = [True] * (both + lost) + [False] * (gained + neither)
+    new = [True] * both + [False] * lost + [True] * gained + [False] * neither
+    found = mcnemar(old, new)
+    assert 2 * min(found.p_lost, found.p_gained) == pytest.approx(p_value, rel=1e-12)
+
+
+def test_intervals_are_those_of_statsmodels_or_wider() -> None:
+    """statsmodels 0.15.0. Mice: `DescrStatsW(mice).tconfint_mean(0.05)`. Sources: an intercept alone, `OLS(y, 1).fit(
+    cov_type="cluster", use_t=True)`, its `bse` and `conf_int(0.05)`. Ours go further out on a longer tail, only there.
+    """
+    low, high = t_bounds(*clusters(alone(MICE)), (0.025, 0.975))[0]
+    assert low == pytest.approx(25.108124449272267, rel=1e-9) and high > 148.60616126501344
+    halves = [0, 1, 1, -1, 0, 0, 1, 1, 1, 1, 0, 1, 0, 0, -1, 0, 1, 0, 1, 1]
+    even = [("abcde"[n // 4], v / 2) for n, v in enumerate(halves)]
+    assert standard_errors(*clusters(even))[0] == pytest.approx(0.09354143466934851, rel=1e-9)
+    low, high = t_bounds(*clusters(even), (0.025, 0.975))[0]
+    assert low <= -0.059712658420891906 + 1e-9 and high == pytest.approx(0.4597126584208918, rel=1e-9)
+    # Sources of unequal size: the jackknife is not the sandwich, and both are estimates of the same.
+    thirds = [0, 1, 1, -1, 0, 0, 1, 2, 3, 2, 0, 0, -1, 0, 1, 0, 1, 1, 2, 0, -2]
+    uneven = [(s, v / 3) for s, v in zip("aaabbbbbccddddeffffff", thirds, strict=True)]
+    assert standard_errors(*clusters(uneven))[0] == pytest.approx(0.0908539936587556, rel=0.03)
+    found = clustered_mean(uneven, 0.05)
+    assert found.mean == pytest.approx(0.17460317460317454)
+    assert found.lower == pytest.approx(-0.05894445, abs=0.01) and found.upper > 0.4081508
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    """statsmodels 0.15.0, `multipletests(p, method="holm")[1]`."""
+    assert holm([0.01, 0.04, 0.03, 0.005, 0.2, 0.04]) == pytest.approx([0.05, 0.12, 0.12, 0.03, 0.2, 0.12])
 
 
 def test_bca_is_scipys_where_each_source_has_one_item() -> None:
