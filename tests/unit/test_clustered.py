@@ -46,9 +46,9 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
 
 
 def test_agrestis_table_of_approval_ratings() -> None:
-    """Agresti, Categorical Data Analysis, 2nd edition (2002), table 10.1 (1st edition, 1990, p. 350): 1,600 people asked
-    twice; 794 approved both times, 150 only the first, 86 only the second, 570 never. The four counts are those of
-    the example on R's manual page of `mcnemar.test`, which names the book. Section 10.1 gives a difference of -0.04 with
+    """Agresti, Categorical Data Analysis, 2nd edition (2002), table 10.1 (1st edition, 1990, p. 350): 1,600 people
+    asked twice; 794 approved both times, 150 only the first, 86 only the second, 570 never. The counts are those of the
+    example on R's manual page of `mcnemar.test`, which names the book. Section 10.1 gives a difference of -0.04 with
     a standard error of 0.0095, a 95 % interval of (-0.06, -0.02), and McNemar's z squared as 17.36."""
     first = [True] * 944 + [False] * 656
     second = [True] * 794 + [False] * 150 + [True] * 86 + [False] * 570
