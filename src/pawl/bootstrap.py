@@ -24,11 +24,14 @@ Grader = Callable[[list[dict[str, Any]], str], float]
 
 
 def fleet(settings: Settings) -> FleetSpec:
-    """The fleet of this machine."""
+    """The fleet of this machine; its word on the sandbox holds for this process."""
+    from pawl import sandbox
     from pawl.qe.tasks import find_modules_in, names
 
     find_modules_in(settings.fleet.parent, Path.cwd())
-    return load_fleet(settings.fleet, names())
+    spec = load_fleet(settings.fleet, names())
+    sandbox.demand(spec.sandbox.least)
+    return spec
 
 
 def control(settings: Settings) -> ControlStore:

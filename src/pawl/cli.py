@@ -30,6 +30,7 @@ from pawl.commands import (
 from pawl.commands import agent as agents
 from pawl.commands.acting_key import acting_key
 from pawl.errors import ApprovalInvalid, PawlError
+from pawl.qe.item import CannotGrade
 from pawl.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None)
@@ -123,12 +124,20 @@ def base_quality(
 
 @fleet_app.command("check")
 def fleet_check() -> None:
-    """Read fleet.yaml; report every problem at once, with its line."""
+    """Read fleet.yaml; report every problem at once, with its line. Tells the sandbox's level on this machine too."""
+    from pawl import sandbox
+
     settings = Settings()
     fleet = bootstrap.fleet(settings)
     agents = ", ".join(a.name for a in fleet.agents)
     chains = f" Chains: {', '.join(c.name for c in fleet.chains)}." if fleet.chains else ""
     typer.echo(f"{settings.fleet}: good. Agents: {agents}.{chains} Upstreams: {', '.join(fleet.upstreams)}.")
+    level, least = sandbox.strongest(), fleet.sandbox.least
+    typer.echo(f"Sandbox for generated code here: {level or 'none'}; the least that will do: {least or 'not given'}.")
+    if level is None or not sandbox.is_enough(level, least):
+        typer.echo(f"Answers that must be run cannot be graded here: {sandbox.remedy()}.")
+    elif level == "guard":
+        typer.echo(f"The guard does not stop an attack: {sandbox.remedy()}.")
 
 
 @app.command()
@@ -208,6 +217,9 @@ def main() -> None:
         app()
     except PawlError as e:
         typer.echo(f"pawl: {e}", err=True)
+        sys.exit(1)
+    except CannotGrade as e:
+        typer.echo(f"pawl: cannot grade: {e}", err=True)
         sys.exit(1)
     except KeyError as e:
         known = ", ".join(a.name for a in bootstrap.fleet(Settings()).agents)

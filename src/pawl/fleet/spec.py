@@ -11,6 +11,7 @@ from pawl.fleet.evaluation import EvaluationSpec as EvaluationSpec
 from pawl.fleet.limits import LimitsSpec, Privacy
 from pawl.fleet.policy import PolicySpec
 from pawl.fleet.routing import RoutingSpec
+from pawl.fleet.sandbox import SandboxSpec
 from pawl.fleet.source import TaskSourceSpec as TaskSourceSpec
 from pawl.fleet.training import SearchSpec, TrainingSpec
 from pawl.fleet.upstream import UpstreamSpec
@@ -140,6 +141,7 @@ class FleetSpec(Spec):
     auto: AutoSpec | None = Field(default=None, description="the model name that picks the agent itself")
     gateway: GatewaySpec = GatewaySpec()
     policy: PolicySpec = PolicySpec()
+    sandbox: SandboxSpec = SandboxSpec()
 
     @model_validator(mode="after")
     def _names_resolve(self) -> FleetSpec:

@@ -3,7 +3,7 @@
 Each run is a process of its own with an empty environment but for five harmless variables, no file descriptors but
 its three streams, a temporary folder as working folder, a wall timeout, capped output, and limits on processor time,
 address space, file size, processes and open files. What keeps it in differs by level. The best that works on this
-machine is taken; whether it works is found out once, by running something in it.
+machine is taken; whether it works is found out once, by running something in it. `demand` names the least that will do.
 
 `bubblewrap` (Linux with `bwrap`; the level to have). Namespaces of its own for files, network, processes and IPC.
     The code sees Python, the shared libraries, the packages it was granted, and a folder in memory of a fixed size;
@@ -29,8 +29,11 @@ machine is taken; whether it works is found out once, by running something in it
     disk; `os.mkfifo` announces nothing.
 """
 
-from pawl.sandbox.levels import BEST_FIRST, Level, available, best
+from pawl.sandbox.levels import BEST_FIRST, Level, available, best, demand, is_enough, remedy, strongest
 from pawl.sandbox.outcome import Limits, Outcome
 from pawl.sandbox.process import run
 
-__all__ = ["BEST_FIRST", "Level", "Limits", "Outcome", "available", "best", "run"]
+__all__ = [
+    "BEST_FIRST", "Level", "Limits", "Outcome", "available", "best", "demand", "is_enough", "remedy", "run",
+    "strongest",
+]  # fmt: skip

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from pawl import sandbox
 from pawl.qe.coverage_gaps.gaps import f1, named, reach, reached_by_calls
 from pawl.qe.coverage_gaps.prompt import Asked
 from pawl.qe.judged_task import Judged
@@ -45,8 +46,9 @@ def judged(asked: Asked, answer: dict[str, Any] | None) -> Judged:
     A gap that no known call reaches may be out of reach: it is to be named, and need not be closed.
 
     Raises:
-        CannotGrade: the sandbox does not start.
+        CannotGrade: no sandbox that will do.
     """
+    sandbox.best()
     code = asked.snippet.code
     seen = reach(code, asked.tests)
     gaps = seen.gaps

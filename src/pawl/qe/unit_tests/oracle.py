@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from pawl import sandbox
 from pawl.qe.python_code.observing import PYTEST, BrokeOff, Observation, in_sandbox, observation
 from pawl.qe.python_code.snippet import Snippet
 from pawl.qe.unit_tests import answer
@@ -42,13 +43,18 @@ def share(found: Set[Any], of: Set[Any]) -> float:
     return len(found & of) / len(of) if of else 1.0
 
 
-@lru_cache(maxsize=_KEPT)
 def judged(snippet: Snippet, completion: str) -> Verdict:
     """The verdict on an answer; the last ones are remembered.
 
     Raises:
-        CannotGrade: the sandbox does not start.
+        CannotGrade: no sandbox that will do, whatever the answer: else only bad answers would have grades.
     """
+    sandbox.best()
+    return _judged(snippet, completion)
+
+
+@lru_cache(maxsize=_KEPT)
+def _judged(snippet: Snippet, completion: str) -> Verdict:
     given = answer.read(completion)
     if given.failure:
         return _nothing(given.failure, given.problem)
