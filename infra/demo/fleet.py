@@ -21,6 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from infra.demo.chain import chain_by_steps, chain_table, interval
+
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = 16  # tokens of the answers that are corrected anyway
 
@@ -54,11 +56,14 @@ def main() -> int:
         schooling = Schooling(settings, console)
         rows = [schooling.learn(name, options.requests) for name in names]
         rows = schooling.together(rows)
+        chained = chain_by_steps(settings, {r["agent"]: f"together-{r['agent']}" for r in rows}, console)
     finally:
         stack.stop()
     console.print(table(rows))
+    if chained:
+        console.print(chain_table(chained))
     if options.out:
-        options.out.write_text(json.dumps(rows, indent=1))
+        options.out.write_text(json.dumps({"agents": rows, "chain": chained}, indent=1))
     return 0
 
 
@@ -97,7 +102,7 @@ class Schooling:
             "conforms": [comparison[side]["conforms"] for side in ("champion", "challenger")],
         }  # fmt: skip
         self._console.print(
-            f"{agent}: {_interval(row['champion'])} -> {_interval(row['challenger'])}; {gate['decision']}"
+            f"{agent}: {interval(row['champion'])} -> {interval(row['challenger'])}; {gate['decision']}"
         )
         return dict(self._memory.keep(f"{agent} learnt", row))
 
@@ -175,14 +180,10 @@ def table(rows: list[dict[str, Any]]) -> Table:
         made.add_column(name, justify="left" if name in ("agent", "decision") else "right")
     for r in rows:
         made.add_row(
-            r["agent"], str(r["pairs"]), _interval(r["champion"]), _interval(r["challenger"]),
-            _interval(r["difference"]), r["decision"], f"{r['together']:.3f}",
+            r["agent"], str(r["pairs"]), interval(r["champion"]), interval(r["challenger"]),
+            interval(r["difference"]), r["decision"], f"{r['together']:.3f}",
         )  # fmt: skip
     return made
-
-
-def _interval(found: Any) -> str:
-    return f"{found['mean']:.3f} [{found['lower']:.3f}, {found['upper']:.3f}]"
 
 
 def _is_of(folder: Path, agent: str) -> bool:

@@ -14,6 +14,7 @@ from pawl.commands import (
     adapter,
     audit,
     auto,
+    chain,
     compare,
     dataset,
     evaluation,
@@ -49,6 +50,7 @@ app.command("plan-evaluation")(evaluation.plan_evaluation)
 app.add_typer(regression.app, name="regression")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(auto.app, name="auto")
+app.add_typer(chain.app, name="chain")
 app.add_typer(agents.app, name="agent")
 app.command("export")(export.export)
 app.command("compare")(compare.compare)

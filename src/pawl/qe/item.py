@@ -32,5 +32,12 @@ class Grade(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float | None = None  # of what was said, where the answer states it
 
 
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of an answer that is good or bad by itself, e.g. one test case."""
+
+    entry: Any  # as it stands in the answer, JSON types
+    problem: str = ""  # what is wrong with it; "" where it is right
+
+
 class CannotGrade(Exception):
     """The oracle itself is out of order (no sandbox, no browser): the item is invalid, the model has not failed."""

@@ -11,7 +11,7 @@ import orjson
 
 from pawl.errors import SourceError
 from pawl.fleet.source import TaskSourceSpec
-from pawl.qe.item import Grade, Item, Messages
+from pawl.qe.item import Grade, Item, Messages, Part
 
 LONGEST_ANSWER = 64 * 1024  # characters that an oracle reads
 
@@ -79,6 +79,10 @@ class Task(Protocol):
         """
         ...
 
+    def parts(self, messages: Messages, completion: str) -> Sequence[Part] | None:
+        """What an answer consists of, each judged by itself; None where its answers are judged as a whole only."""
+        ...
+
     def conforms(self, completion: str) -> bool:
         """Whether an answer has the form that the agent promises its clients."""
         ...
@@ -133,6 +137,10 @@ class TaskDefaults:
 
     def grade(self, messages: Messages, completion: str, truth: Any = None) -> Grade | None:
         """None: there is no oracle."""
+        return None
+
+    def parts(self, messages: Messages, completion: str) -> Sequence[Part] | None:
+        """None: an answer is judged as a whole."""
         return None
 
     def conforms(self, completion: str) -> bool:

@@ -19,8 +19,8 @@ from pawl.fleet.source import TaskSourceSpec
 from pawl.qe.functional_negative import oracle, reference
 from pawl.qe.functional_negative.oracle import CasesGrade
 from pawl.qe.functional_negative.wording import SENTENCES
-from pawl.qe.item import Grade, Item, Messages
-from pawl.qe.operations.answers import form_failure
+from pawl.qe.item import Grade, Item, Messages, Part
+from pawl.qe.operations.answers import form_failure, parts_of
 from pawl.qe.operations.prompt import content_of, operation_of, parsed
 from pawl.qe.operations.task import OperationTask
 from pawl.qe.operations.variants import variants
@@ -46,6 +46,7 @@ class FunctionalNegative(OperationTask):
 
     name = "functional-negative"
     system = oracle.SYSTEM
+    expects = "refused"
 
     def items(self, source: TaskSourceSpec) -> Sequence[Item]:
         """An item for each operation."""
@@ -97,6 +98,11 @@ class FunctionalNegative(OperationTask):
         }
         problem = found.problem or ", ".join(f"{k} {n}" for k in _FAILURES if (n := outcomes[k]))
         return Grade(score=found.score, conforms=self.conforms(completion), problem=problem, metrics=metrics)
+
+    def parts(self, messages: Messages, completion: str) -> Sequence[Part] | None:
+        """The cases: right where the schema rejects the payload in a way that no earlier right case has shown."""
+        found = _grade(messages, completion)
+        return None if found is None else parts_of(completion, [c.outcome for c in found.cases], "rejected_as_expected")
 
     def content_of(self, messages: Messages) -> str:
         """`METHOD path name` without the service's prefix, and the compact schema; a foreign prompt's user text."""

@@ -17,8 +17,8 @@ from pawl.qe.functional_positive import oracle, reference
 from pawl.qe.functional_positive.coverage import KINDS, Goal, goals, members
 from pawl.qe.functional_positive.oracle import CasesGrade
 from pawl.qe.functional_positive.wording import SENTENCES
-from pawl.qe.item import Grade, Item, Messages
-from pawl.qe.operations.answers import form_failure
+from pawl.qe.item import Grade, Item, Messages, Part
+from pawl.qe.operations.answers import form_failure, parts_of
 from pawl.qe.operations.operation import Operation
 from pawl.qe.operations.prompt import content_of, operation_of
 from pawl.qe.operations.schema_walk import type_of
@@ -37,6 +37,7 @@ class FunctionalPositive(OperationTask):
 
     name = "functional-positive"
     system = oracle.SYSTEM
+    expects = "taken"
 
     def items(self, source: TaskSourceSpec) -> Sequence[Item]:
         """An item for each operation that three short payloads can cover."""
@@ -84,6 +85,11 @@ class FunctionalPositive(OperationTask):
         }
         problem = found[1].problem or ", ".join(_problems(found[1]))
         return Grade(score=found[1].score, conforms=self.conforms(completion), problem=problem, metrics=metrics)
+
+    def parts(self, messages: Messages, completion: str) -> Sequence[Part] | None:
+        """The cases: right where the schema takes the payload and no earlier right case has the same."""
+        found = _grade(messages, completion)
+        return None if found is None else parts_of(completion, [c.outcome for c in found[1].cases], "valid")
 
     def content_of(self, messages: Messages) -> str:
         """`METHOD path name` without the service's prefix, and the compact schema; a foreign prompt's user text."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
+
+from pawl.qe.item import Part
 
 MAX_COMPLETION_BYTES = 64 * 1024
 NO_CASES = "no list `test_cases`"
@@ -31,6 +34,13 @@ def read_cases(completion: str) -> tuple[list[Any], str]:
         return [], f"not JSON: {error}"[:120]
     cases = answer.get("test_cases") if isinstance(answer, dict) else None
     return (cases, "") if isinstance(cases, list) and cases else ([], NO_CASES)
+
+
+def parts_of(completion: str, outcomes: Sequence[str], right: str) -> list[Part]:
+    """The cases of an answer with what an oracle found of each; those that it does not look at are left out."""
+    cases, _ = read_cases(completion)
+    pairs = zip(cases, outcomes, strict=False)
+    return [Part(entry=case, problem="" if outcome == right else outcome) for case, outcome in pairs]
 
 
 def form_failure(problem: str, completion: str) -> str:

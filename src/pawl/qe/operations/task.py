@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pawl.fleet.source import TaskSourceSpec
 from pawl.qe.item import Messages
@@ -16,6 +17,7 @@ class OperationTask(TaskDefaults):
     """A task whose prompt holds one operation with the JSON Schema of its body."""
 
     kinds = ("botocore", "openapi")
+    expects: Literal["refused", "taken"] | None = None  # what a server must do with the payloads of its test cases
 
     def operations(self, source: TaskSourceSpec) -> Sequence[Operation]:
         """All operations of a source, sorted by id; SourceError where it is unusable, or of a kind not taken."""
