@@ -161,6 +161,24 @@ def test_a_better_challenger_is_promoted_with_all_that_an_approver_reads(serve: 
     assert again.digest() == comparison.digest() and len(models.asked) == asked, "answers are kept"
 
 
+def test_a_small_protected_slice_gets_the_items_it_needs(serve: Any, fleet: Path) -> None:
+    place, models = serve(0.1, 0.95)
+    plain, _ = judge(place, candidate(place, ("elsewhere",)), lambda *_: None)
+    tree = yaml.safe_load(fleet.read_text())
+    tree["agents"][0]["evaluation"]["protected_items"] = 40
+    fleet.write_text(yaml.safe_dump(tree))
+    place = Workplace(place.settings, AGENT)
+    asked = len(models.asked)
+    found, _ = judge(place, candidate(place, ("elsewhere",)), lambda *_: None)
+    (before,), (after,) = ([s for s in c.slices if s.protected] for c in (plain, found))
+    assert before.items < 40 == after.items and after.beyond == 40 - before.items
+    assert len(models.asked) == asked + 2 * after.beyond, "the draw was asked before"
+    assert (found.difference, found.champion, found.challenger) == (plain.difference, plain.champion, plain.challenger)
+    assert found.beyond is not None and {i.scenario for i in found.beyond.champion} == {"range"}
+    assert not {i.item for i in found.beyond.champion} & {i.item for i in found.champion.items}
+    assert after.loss_at_most <= before.loss_at_most
+
+
 def test_a_worse_challenger_is_rejected(serve: Any) -> None:
     place, _ = serve(0.95, 0.1)
     comparison, decision = judge(place, candidate(place, ("elsewhere",)), lambda *_: None)

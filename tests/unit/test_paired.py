@@ -16,7 +16,7 @@ from benchmarks.gate_worlds import Runs, World, simulate
 from pawl.evaluation.clustered import Bounds
 from pawl.evaluation.gate import gate
 from pawl.evaluation.paired import compare, verdict_of
-from pawl.evaluation.report import Comparison, ItemResult
+from pawl.evaluation.report import Comparison, ItemResult, Pattern
 from pawl.fleet.spec import EvaluationSpec
 
 ScoredRows = list[tuple[str, float | None]]
@@ -162,3 +162,42 @@ def test_large_changes_are_seen() -> None:
         assert sum(found.promoted) == (0 if loss > 0 else sum(found.promoted)) and (
             loss > 0 or sum(found.promoted) > 35
         )
+
+
+def test_items_beyond_the_draw_change_nothing_but_their_slice() -> None:
+    rng = np.random.default_rng(5)
+
+    def side(first: int, n: int, part: str, scores: Any) -> list[ItemResult]:
+        return [
+            ItemResult(item=f"i{k}", source=f"s{k % 9}", score=float(s), scenario=part, conforms=True)
+            for k, s in zip(range(first, first + n), scores, strict=True)
+        ]
+
+    old, new = (side(0, 60, "common", rng.integers(0, 4, 60) / 3) for _ in range(2))
+    more = side(100, 30, "rare", [1.0] * 30), side(100, 30, "rare", [0.0] * 30)
+    given_: dict[str, Any] = {
+        "margin": 0.05, "alpha": 0.05, "dataset": "d", "training_sources": {"s1"}, "protected": ["rare"]
+    }  # fmt: skip
+    plain = compare("a", ("old", old), ("new", new), **given_)
+    found = compare("a", ("old", old), ("new", new), beyond=more, **given_)
+    for name in ("champion", "challenger", "difference", "p_better", "p_worse", "verdict", "pairs", "power", "ratio"):
+        assert getattr(found, name) == getattr(plain, name), name
+    assert plain.beyond is None and found.beyond is not None and len(found.beyond.challenger) == 30
+    assert found.digest() != plain.digest() and found.items_digest != plain.items_digest
+    (rare,) = [s for s in found.slices if s.name == "rare"]
+    assert rare.items == rare.beyond == 30 and rare.difference.mean == -1.0
+    assert gate(found, EvaluationSpec(items=50, protected=("rare",)), None).decision == "reject"
+    assert found.contaminated == ("s1",), "sources of those items are looked at too"
+    alone = compare("a", ("old", []), ("new", []), beyond=more, **given_)
+    assert alone.contaminated == ("s1",)
+    kept = msgspec.json.decode(msgspec.json.encode(found), type=Comparison)
+    assert kept == found and kept.digest() == found.digest()
+
+
+def test_a_comparison_from_before_keeps_the_digest_that_was_approved() -> None:
+    short = Pattern(name="short", champion=2, challenger=0, broken=0, mended=2, sources=2, examples=("i0",))
+    before: ScoredRows = [("a", 0.0), ("b", 1.0), ("c", 0.5)]
+    made = comparison(before, [("a", 1.0), ("b", 1.0), ("c", 0.5)], failures=[short])
+    assert made.slices and made.champion.metrics is not None
+    # As the code before 2026-11-21 gave it.
+    assert made.digest() == "6b47e58079be76fa6d88e8930dff11a886f2e8046b1374860919f248ca994a6e"

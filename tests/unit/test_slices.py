@@ -57,6 +57,16 @@ def test_protected_slices_are_corrected_among_themselves() -> None:
     assert of(slices_of(pairs, 0.05, ["rare"]), "rare").protected
 
 
+def test_items_beyond_the_draw_count_in_their_protected_slice_alone() -> None:
+    drawn = [pair(n, 1.0, 1.0, "common") for n in range(20)] + [pair(90, 1.0, 1.0, "rare")]
+    more = [pair(100 + n, 1.0, 0.0, "rare") for n in range(8)] + [pair(200, 1.0, 0.0, "common")]
+    found = slices_of(drawn, 0.05, ["rare", "both conform"], more)
+    rare = of(found, "rare")
+    assert (rare.items, rare.beyond, rare.sources) == (9, 8, 9) and rare.p_worse == pytest.approx(2**-8)
+    assert (of(found, "common").items, of(found, "common").beyond) == (20, 0)
+    assert of(found, "both conform").items == 21 and of(found, "both conform").champion == 1.0
+
+
 def test_exchangeable_models_are_seldom_worse_in_any_slice() -> None:
     rng, runs, alarms = np.random.default_rng(4), 80, 0
     for _ in range(runs):

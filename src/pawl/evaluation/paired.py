@@ -10,7 +10,7 @@ from pawl.evaluation.clustered import clustered_mean as clustered_mean
 from pawl.evaluation.clustered import sign_flip as sign_flip
 from pawl.evaluation.metrics import Prices, measure
 from pawl.evaluation.power import power_of
-from pawl.evaluation.report import Comparison, ItemResult, ModelResult, Pattern, SuiteResult, Verdict
+from pawl.evaluation.report import Beyond, Comparison, ItemResult, ModelResult, Pattern, SuiteResult, Verdict
 from pawl.evaluation.slices import slices_of
 
 
@@ -39,12 +39,14 @@ def compare(
     suite: SuiteResult | None = None,
     available: int = 0,
     prices: tuple[Prices | None, Prices | None] = (None, None),
+    beyond: tuple[Sequence[ItemResult], Sequence[ItemResult]] = ((), ()),
 ) -> Comparison:
     """Compare two models' results on the same items.
 
     Items that either side could not be graded on are invalid: counted, never zero. Sources found in the training data
     are contamination and listed. `available`: held-out items there are; `prices`: of the champion's
-    and of the challenger's tokens.
+    and of the challenger's tokens; `beyond`: their results on items of protected slices beyond the draw, which count
+    in those slices alone.
     """
     before, after = ({i.item: i for i in side[1]} for side in (champion, challenger))
     both = sorted(before.keys() & after.keys())
@@ -55,7 +57,10 @@ def compare(
     rows = [(source, new - old) for (source, old), (_, new) in zip(olds, news, strict=True)]
     p_better, p_worse = sign_flip(rows)
     bounds = difference_bounds(rows, alpha)
+    more = {i.item: i for i in beyond[0]}
+    extra = [(more[i.item], i) for i in sorted(beyond[1], key=lambda i: i.item) if i.item in more]
     sources = {b.source for _, b in pairs}
+    asked = sources | {b.source for _, b in extra}
     binary = bool(graded) and all(v in (0.0, 1.0) for _, v in (*olds, *news))
 
     def side(name: str, items: Sequence[ItemResult], scores: Rows, price: Prices | None) -> ModelResult:
@@ -80,16 +85,19 @@ def compare(
         pairs=len(graded),
         invalid=len(pairs) - len(graded) + len(before.keys() ^ after.keys()),
         sources=len(sources),
-        items_digest=hashlib.sha256("\n".join(both).encode()).hexdigest(),
+        items_digest=hashlib.sha256("\n".join((*both, *(b.item for _, b in extra))).encode()).hexdigest(),
         dataset=dataset,
-        contaminated=tuple(sorted(sources & training_sources)),
+        contaminated=tuple(sorted(asked & training_sources)),
         loss_at_most=0.0 - bounds.lower,
         loss_surely_at_most=0.0 - bounds.surely,
         outcomes=mcnemar([v > 0 for _, v in olds], [v > 0 for _, v in news]) if binary else None,
-        slices=slices_of(graded, alpha, protected),
+        slices=slices_of(
+            graded, alpha, protected, [(a, b) for a, b in extra if a.score is not None and b.score is not None]
+        ),
         protected_margin=protected_margin,
         failures=tuple(failures),
         suite=suite,
         ratio=ratio_of_means(news, olds, alpha),
         power=power_of(rows, margin=margin, alpha=alpha, power=power, available=available),
+        beyond=Beyond(champion=tuple(a for a, _ in extra), challenger=tuple(b for _, b in extra)) if extra else None,
     )

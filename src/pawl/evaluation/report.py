@@ -8,6 +8,9 @@ from typing import Literal
 import msgspec
 
 Verdict = Literal["better", "not_worse", "worse", "not_enough_evidence"]
+# The last fields of structs that comparisons did not have from the start, where there is nothing: left out of digests,
+# so that those of older ones stay. No text can look like it: within a string every quote is escaped.
+_ADDED = (b',"beyond":0}', b',"beyond":null}')
 
 
 class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +107,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     holm_better: float  # adjusted over the slices that could show anything
     holm_worse: float
     protected: bool = False  # those are a family of their own
+    beyond: int = 0  # of its items, those that were asked for it alone
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +133,14 @@ class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     left_out: int = 0  # of sources that this challenger was trained on
     champion: tuple[ItemResult, ...] = ()
     challenger: tuple[ItemResult, ...] = ()
+
+
+class Beyond(msgspec.Struct, frozen=True, kw_only=True):
+    """Both models on items of protected slices that were asked beyond the draw. They count in their slice alone: the
+    draw is what estimates the whole without bias."""
+
+    champion: tuple[ItemResult, ...]
+    challenger: tuple[ItemResult, ...]
 
 
 class Power(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,10 +197,14 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     ratio: Interval | None = None  # challenger's mean score over the champion's
     power: Power | None = None
     judge: JudgeCard | None = None  # who graded, where the task has no oracle
+    beyond: Beyond | None = None
 
     def digest(self) -> str:
         """sha256 of the canonical encoding."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        encoded = msgspec.json.encode(self, order="deterministic")
+        for nothing in _ADDED:
+            encoded = encoded.replace(nothing, b"}")
+        return hashlib.sha256(encoded).hexdigest()
 
 
 class GateDecision(msgspec.Struct, frozen=True, kw_only=True):

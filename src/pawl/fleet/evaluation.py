@@ -23,6 +23,12 @@ class EvaluationSpec(Spec):
     protected_margin: float | None = Field(
         default=None, gt=0, lt=1, description="the loss that does not matter in a protected slice; null: as margin"
     )
+    protected_items: int = Field(
+        default=0,
+        ge=0,
+        description="held-out items of each protected scenario class, where there are so many: those beyond the draw "
+        "count in the slice's own test alone",
+    )
     must_pass: tuple[str, ...] = Field(
         default=(), description="items of the regression suite, by the beginning of their id, that may never fail"
     )

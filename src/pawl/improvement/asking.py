@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from pawl.evaluation.metrics import Prices
 from pawl.evaluation.paired import compare
 from pawl.evaluation.report import Comparison, ItemResult, SuiteResult
 from pawl.evaluation.runner import answer_items
+from pawl.evaluation.slices import FORMS
 from pawl.fleet.reach import NoKey, expanded, key_of
 from pawl.fleet.spec import AgentSpec
 from pawl.fleet.upstream import UpstreamSpec
@@ -134,6 +136,30 @@ def frozen_items(agent: AgentSpec, task: Task, held: Sequence[Item]) -> list[Ite
     return [msgspec.structs.replace(i, scenario=task.class_of(i)) for i in picked]
 
 
+def items_beyond(agent: AgentSpec, task: Task, held: Sequence[Item], picked: Sequence[Item]) -> list[Item]:
+    """More held-out items of the protected classes that have fewer than `evaluation.protected_items` among the picked.
+
+    The same ones each time. With the picked ones they are a random sample of their class, of no more than that.
+    """
+    there = Counter(i.scenario for i in picked)
+    spec = agent.evaluation
+    short = {c: n for c in spec.protected if c not in FORMS and (n := spec.protected_items - there[c]) > 0}
+    if not short:
+        return []
+    known = {i.id for i in picked}
+    rest = [i for i in held if i.id not in known]
+    random.Random(f"beyond {spec.items}").shuffle(rest)
+    found = []
+    for item in rest:
+        name = task.class_of(item)
+        if short.get(name, 0) > 0:
+            short[name] -= 1
+            found.append(msgspec.structs.replace(item, scenario=name))
+            if not any(short.values()):
+                break
+    return found
+
+
 def side_by_side(
     agent: AgentSpec,
     task: Task,
@@ -141,6 +167,7 @@ def side_by_side(
     both: tuple[Respondent, Respondent],
     results: tuple[Sequence[ItemResult], Sequence[ItemResult]],
     *,
+    beyond: tuple[Sequence[ItemResult], Sequence[ItemResult]] = ((), ()),
     dataset: str = "",
     training_sources: Collection[str] = (),
     suite: SuiteResult | None = None,
@@ -167,6 +194,7 @@ def side_by_side(
         suite=suite,
         available=available,
         prices=(both[0].prices, both[1].prices),
+        beyond=beyond,
     )
 
 

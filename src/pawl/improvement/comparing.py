@@ -12,7 +12,7 @@ from pawl.errors import NotAllowed
 from pawl.evaluation.hybrid import Mode, modes
 from pawl.evaluation.metrics import CHARS_A_TOKEN, FREE, Prices, share_of
 from pawl.evaluation.report import Comparison, Interval, ItemResult
-from pawl.improvement.asking import Respondent, answers, frozen_items, respondent, side_by_side
+from pawl.improvement.asking import Respondent, answers, frozen_items, items_beyond, respondent, side_by_side
 from pawl.improvement.held_out import split_of
 from pawl.improvement.workplace import Workplace
 from pawl.monitoring.loop_data import LoopReport
@@ -41,18 +41,23 @@ def compare_models(
     from pawl.training.base_model_transformers import base_sha256, prepare_base
 
     agent, task = place.agent, task_of(place.agent.task)
-    items = frozen_items(agent, task, split_of(agent).test)
+    held = split_of(agent).test
+    items = frozen_items(agent, task, held)
+    more = items_beyond(agent, task, held, items)
     base = base_sha256(prepare_base(place.fleet.base_model.source, place.settings.models_dir))
     who = [respondent(place, name, base) for name in (first, second)]
-    could_cost = sum(at_most(items, agent.max_tokens, r.prices or FREE) for r in who if r.cloud)
+    could_cost = sum(at_most([*items, *more], agent.max_tokens, r.prices or FREE) for r in who if r.cloud)
     if could_cost > most_usd:
         raise NotAllowed(
-            f"{len(items)} items could cost {could_cost:.2f} USD at the cloud, {most_usd:.2f} are allowed: "
+            f"{len(items) + len(more)} items could cost {could_cost:.2f} USD at the cloud, {most_usd:.2f} are allowed: "
             f"allow more with --usd {could_cost:.2f}, or lower evaluation.items"
         )
     both, alpha = (who[0], who[1]), agent.evaluation.alpha
-    before, after = (answers(place, agent, task, items, r, _telling(r, on_progress)) for r in both)
-    found = side_by_side(agent, task, items, both, (before, after))
+    asked = [answers(place, agent, task, [*items, *more], r, _telling(r, on_progress)) for r in both]
+    before, after = (results[: len(items)] for results in asked)
+    found = side_by_side(
+        agent, task, items, both, (before, after), beyond=(asked[0][len(items) :], asked[1][len(items) :])
+    )
     stem = f"{agent.name}-{first}-against-{second}".replace("/", "-")
     page = write(
         LoopReport(title="Two models compared", agent=agent.name, generated_at=time.time(), comparison=found),

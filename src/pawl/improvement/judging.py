@@ -13,7 +13,7 @@ from pawl.errors import TrainingFailed
 from pawl.evaluation.report import Comparison, GateDecision, ItemResult, SuiteResult
 from pawl.fleet.data import DataSpec
 from pawl.fleet.spec import AgentSpec
-from pawl.improvement.asking import Respondent, answers, frozen_items, of_adapter, of_arm, side_by_side
+from pawl.improvement.asking import Respondent, answers, frozen_items, items_beyond, of_adapter, of_arm, side_by_side
 from pawl.improvement.held_out import split_of
 from pawl.improvement.preferring import by_model, recorded_items
 from pawl.improvement.steps import Lineage, OnProgress, training_of
@@ -45,10 +45,12 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     both, ask = _asking(place, candidate, lineage, agent, task, on_progress)
     if model is None:
         picked = frozen_items(agent, task, known.test)
+        more = items_beyond(agent, task, known.test, picked)
     else:
         away = both[0].cloud or place.fleet.upstreams[model.upstream].kind == "cloud"
-        picked = recorded_items(place, agent, task, away=away)
+        picked, more = recorded_items(place, agent, task, away=away), []
     champion, challenger = ask(picked, "")
+    beyond = ask(more, "protected slices, ") if more else ([], [])
     shared = None
     if model is not None:
         telling = _evaluating(f"judging by {model.upstream}", on_progress)
@@ -61,6 +63,7 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
         picked,
         both,
         (champion, challenger),
+        beyond=(beyond[0], beyond[1]),
         dataset=lineage.dataset_fingerprint,
         training_sources=version.sources,
         suite=_suite(place, agent, task, ask, (i for part in known for i in part), set(version.sources)),
