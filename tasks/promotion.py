@@ -7,7 +7,7 @@ import time
 from prefect import task
 
 from pawl.bootstrap import fleet
-from pawl.improvement import promotion, publish
+from pawl.improvement import approving, placing, promotion, publish, rolling
 from pawl.rollout.state import TERMINAL
 from pawl.settings import Settings
 from tasks.places import candidate, workplace
@@ -41,20 +41,20 @@ def register(judged: Judged) -> Promoted:
 def open_approved(agent: str) -> Moved | None:
     """Open the rollout of an approved (or forced) request, when no other is open."""
     place = workplace(agent)
-    promotion.restore(place)
+    placing.restore(place)
     if place.control.open_rollout(agent) is not None:
         return None
-    request = promotion.ready(place, time.time())
+    request = approving.ready(place, time.time())
     if request is None:
         return None
-    rollout = promotion.open_rollout(place, request)
+    rollout = rolling.open_rollout(place, request)
     return Moved(agent=agent, stage=rollout.stage, what=f"opened for version {rollout.version}")
 
 
 @task(retries=1)
 def tick(agent: str) -> Moved | None:
     """Move the open rollout on by its evidence."""
-    moved = promotion.advance(workplace(agent))
+    moved = rolling.advance(workplace(agent))
     return None if moved is None else Moved(agent=agent, stage=moved[0].stage, what=moved[1])
 
 
@@ -64,8 +64,8 @@ def settle(agent: str) -> tuple[Moved, ...]:
     place = workplace(agent)
     settled = []
     for rollout in place.control.rollouts(agent)[:3]:
-        if rollout.stage in TERMINAL and not promotion.settled(place, rollout):
+        if rollout.stage in TERMINAL and not rolling.settled(place, rollout):
             publish.final_page(place, rollout)
-            promotion.settle(place, rollout)
+            rolling.settle(place, rollout)
             settled.append(Moved(agent=agent, stage=rollout.stage, what=f"settled version {rollout.version}"))
     return tuple(settled)

@@ -21,7 +21,7 @@ from pawl.errors import ApprovalInvalid, ModelFileError, NotAllowed, ServerNotUp
 from pawl.evaluation.gate import gate
 from pawl.evaluation.paired import compare
 from pawl.evaluation.report import ItemResult
-from pawl.improvement import promotion, publish
+from pawl.improvement import approving, placing, promotion, publish, rolling
 from pawl.improvement.steps import Lineage
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.lake.journal import Journal
@@ -168,9 +168,9 @@ def traffic(place: Place, stage: str, scores: dict[str, float], amount: int = 40
 
 
 def opened(place: Place, version: str) -> None:
-    request = promotion.ready(place, time.time())
+    request = approving.ready(place, time.time())
     assert request is not None and request.version == version
-    promotion.open_rollout(place, request)
+    rolling.open_rollout(place, request)
 
 
 def test_a_good_one_goes_all_the_way(place: Place, cluster: Cluster) -> None:
@@ -178,7 +178,7 @@ def test_a_good_one_goes_all_the_way(place: Place, cluster: Cluster) -> None:
     assert made.decision == "promote"
     challenger = place.registry.by_alias(AGENT, "challenger")
     assert challenger is not None and challenger.number == made.version
-    assert promotion.ready(place, time.time()) is None, "nothing opens without an approval"
+    assert approving.ready(place, time.time()) is None, "nothing opens without an approval"
     request = place.control.request(AGENT, made.version)
     assert request is not None
     approvals.approve_by_key(place.control, request, key(place, "approver"), expires=time.time() + 60, now=time.time())
@@ -186,44 +186,44 @@ def test_a_good_one_goes_all_the_way(place: Place, cluster: Cluster) -> None:
     assert made.adapter in cluster.loaded
     for n, stage in enumerate(("shadow", "20", "50", "80", "100", "watch"), start=1):
         traffic(place, stage, {"champion": 0.2, "challenger": 0.8}, amount=100 if stage == "20" else 40)
-        moved = promotion.advance(place, time.time() + 10 * n)
+        moved = rolling.advance(place, time.time() + 10 * n)
         assert moved is not None and moved[0].stage != stage, moved
-    assert promotion.advance(place) is None
+    assert rolling.advance(place) is None
     rollout = place.control.rollouts(AGENT)[0]
     assert rollout.stage == "done"
     assert place.registry.by_alias(AGENT, "champion") is None, "only the rollout's settling moves the alias"
     page = publish.final_page(place, rollout)
-    promotion.settle(place, rollout)
-    promotion.settle(place, rollout)
+    rolling.settle(place, rollout)
+    rolling.settle(place, rollout)
     champion = place.registry.by_alias(AGENT, "champion")
     assert champion is not None and champion.number == made.version
-    assert promotion.settled(place, rollout) and page.exists()
+    assert rolling.settled(place, rollout) and page.exists()
     route = place.control.route(AGENT)
     assert route is not None and route.champion.name == made.adapter
     # A restarted replica has forgotten the adapter; it comes back before anybody asks for it.
     cluster.loaded = {"base": "base"}
-    promotion.restore(place)
+    placing.restore(place)
     assert made.adapter in cluster.loaded
 
 
 def test_a_worse_one_is_refused_remembered_and_only_goes_past_on_somebodys_name(place: Place) -> None:
     made = registered(place, better=False)
     assert made.decision == "reject"
-    assert promotion.ready(place, time.time()) is None
+    assert approving.ready(place, time.time()) is None
     version = place.registry.version(AGENT, made.version)
     assert "worse" in (place.control.rejection(version.sha256) or "")
     with pytest.raises(NotAllowed):
-        promotion.force(place, made.version, key(place, "approver"), "why not", ("gate",))
+        approving.force(place, made.version, key(place, "approver"), "why not", ("gate",))
     with pytest.raises(ApprovalInvalid, match="reason"):
-        promotion.force(place, made.version, key(place, "operator"), " ", ("gate",))
-    promotion.force(place, made.version, key(place, "operator"), "an experiment", ("gate", "shadow"))
+        approving.force(place, made.version, key(place, "operator"), " ", ("gate",))
+    approving.force(place, made.version, key(place, "operator"), "an experiment", ("gate", "shadow"))
     opened(place, made.version)
     rollout = place.control.open_rollout(AGENT)
     assert rollout is not None and rollout.stage == "20" and rollout.override is not None
     traffic(place, "20", {"champion": 0.9, "challenger": 0.0}, amount=150)
-    moved = promotion.advance(place, time.time() + 10)
+    moved = rolling.advance(place, time.time() + 10)
     assert moved is not None and moved[0].stage == "rolled_back"
-    promotion.settle(place, moved[0])
+    rolling.settle(place, moved[0])
     assert place.control.rejection(version.sha256), "the first reason stays"
     route = place.control.route(AGENT)
     assert route is not None and route.champion.name == "base"
@@ -235,11 +235,11 @@ def test_a_tag_opens_only_with_a_valid_code(place: Place) -> None:
     request = place.control.request(AGENT, made.version)
     assert request is not None
     place.registry.tag(AGENT, made.version, "approval_code", "approved")
-    assert promotion.ready(place, time.time()) is None
+    assert approving.ready(place, time.time()) is None
     assert place.registry.version(AGENT, made.version).tags["approval_answer"].startswith("refused")
     code = approvals.code_for(place.control, request, key(place, "approver"), expires=time.time() + 60, now=time.time())
     place.registry.tag(AGENT, made.version, "approval_code", code)
-    found = promotion.ready(place, time.time())
+    found = approving.ready(place, time.time())
     assert found is not None and found.version == made.version
     assert place.registry.version(AGENT, made.version).tags["approval_answer"].startswith("accepted")
     assert place.control.approvals(AGENT, made.version)[0].via == "code"
@@ -252,7 +252,7 @@ def test_files_that_changed_in_the_registry_are_not_loaded(place: Place, cluster
     assert adapter_sha256(stored) == version.sha256
     broken = with_other_hash(version)
     with pytest.raises(ModelFileError, match="registered hash"):
-        promotion.present(place, broken)
+        placing.present(place, broken)
     assert broken.adapter not in cluster.loaded
 
 
@@ -260,7 +260,7 @@ def test_an_unsound_adapter_of_the_registry_goes_nowhere(place: Place, cluster: 
     made = make_adapter(tmp_path / "a", tensors(float("nan")))
     version = place.registry.register(AGENT, made, {}, {})
     with pytest.raises(ModelFileError, match="not a number"):
-        promotion.present(place, version)
+        placing.present(place, version)
     assert version.adapter not in cluster.loaded
     assert not (place.settings.adapters_dir / version.adapter).exists()
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pawl.curation import dataset as datasets
 from pawl.errors import ModelFileError
 from pawl.fleet.training import TrainingSpec
-from pawl.improvement import promotion, steps
+from pawl.improvement import placing, steps
 from pawl.improvement.erasure import traces
 from pawl.improvement.planning import plan
 from pawl.improvement.searching import search
@@ -250,9 +250,9 @@ def test_several_that_fetch_one_version_find_it_whole(place: Place, serve: Calla
     slow = Slow()
     slow.__dict__.update(place.memory.__dict__)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: promotion.fetch(Place(place.settings, "tiny", slow), version), range(4)))
+        found = list(pool.map(lambda _: placing.fetch(Place(place.settings, "tiny", slow), version), range(4)))
     assert set(found) == {target} and {p.name for p in place.settings.adapters_dir.iterdir()} == {version.adapter}
-    assert promotion.fetch(place, version) == target
+    assert placing.fetch(place, version) == target
 
 
 def test_a_fetch_that_is_cut_off_leaves_nothing_under_the_name(place: Place, serve: Callable[..., Version]) -> None:
@@ -268,7 +268,7 @@ def test_a_fetch_that_is_cut_off_leaves_nothing_under_the_name(place: Place, ser
     broken = Broken()
     broken.__dict__.update(place.memory.__dict__)
     with pytest.raises(KeyboardInterrupt):
-        promotion.fetch(Place(place.settings, "tiny", broken), version)
+        placing.fetch(Place(place.settings, "tiny", broken), version)
     assert not [*place.settings.adapters_dir.iterdir()]
 
 

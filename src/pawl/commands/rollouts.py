@@ -37,12 +37,12 @@ def rollout_force(
     skip_shadow: Annotated[bool, typer.Option("--skip-shadow", help="begin with the first percentage")] = False,
 ) -> None:
     """Roll a version out past the gate, on your own name. Watchdog and rollback stay in force."""
-    from pawl.improvement import promotion
+    from pawl.improvement import approving
     from pawl.improvement.workplace import Workplace
 
     key = acting_key("operator", "admin")
     skips = ("gate", "shadow") if skip_shadow else ("gate",)
-    promotion.force(Workplace(Settings(), agent), number, key, reason, skips)
+    approving.force(Workplace(Settings(), agent), number, key, reason, skips)
     typer.echo(f"{key.name} forced {agent} version {number} past {' and '.join(skips)}; the next roll_out opens it")
 
 

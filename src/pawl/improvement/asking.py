@@ -21,7 +21,7 @@ from pawl.evaluation.slices import FORMS
 from pawl.fleet.reach import NoKey, expanded, key_of
 from pawl.fleet.spec import AgentSpec
 from pawl.fleet.upstream import UpstreamSpec
-from pawl.improvement.promotion import present
+from pawl.improvement.placing import present
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.qe.item import Item
 from pawl.qe.task import Task

@@ -18,7 +18,7 @@ from pawl.curation.dataset import DatasetVersion, Example, load
 from pawl.errors import LakeError, ModelFileError, PawlError
 from pawl.evaluation.report import Comparison
 from pawl.improvement.export_card import BaseModel, Card, Evidence, card, readme, without_paths
-from pawl.improvement.promotion import fetch
+from pawl.improvement.placing import fetch
 from pawl.improvement.steps import OnProgress
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.lake.journal import sync_folder

@@ -12,7 +12,7 @@ from pawl.curation.dataset import DatasetVersion, Example
 from pawl.errors import ModelFileError
 from pawl.fleet.training import TrainingSpec
 from pawl.improvement.continuing import earlier_examples
-from pawl.improvement.promotion import fetch
+from pawl.improvement.placing import fetch
 from pawl.improvement.workplace import Workplace
 from pawl.rollout.route import Arm
 

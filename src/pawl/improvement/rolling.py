@@ -1,0 +1,97 @@
+"""One rollout from its opening to its end: opened, moved on by evidence, settled in the registry."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+from pawl.bootstrap import current_route
+from pawl.errors import StaleWrite
+from pawl.improvement.placing import present
+from pawl.improvement.workplace import Workplace
+from pawl.rollout.control import Request
+from pawl.rollout.route import Arm
+from pawl.rollout.state import Override, Rollout
+
+
+def open_rollout(place: Workplace, request: Request) -> Rollout:
+    """Bring the adapter onto the serving cluster, verify it there, then open the rollout."""
+    version = place.registry.version(request.agent, request.version)
+    arm = Arm(version.adapter, place.fleet.local_upstream, version.adapter, "local")
+    present(place, version)
+    now = time.time()
+    route = current_route(place.fleet, place.control, place.agent)
+    override = None
+    if request.override_by is not None:
+        override = Override(request.override_by, request.override_reason, now, request.skips)
+    stage = str(place.agent.rollout.stages[0]) if "shadow" in request.skips else "shadow"
+    rollout = Rollout(
+        id=f"rollout-{uuid.uuid4().hex[:12]}",
+        agent=request.agent,
+        version=request.version,
+        champion=route.champion,
+        challenger=arm,
+        stage=stage,
+        opened_at=now,
+        stage_since=now,
+        spec=place.agent.rollout,
+        keep_shadow=route.shadows,
+        override=override,
+    )
+    saved = place.control.save_rollout(rollout)
+    detail = {"rollout": saved.id, "version": request.version, "stage": stage}
+    place.control.audit("rollout opened", "roll_out", detail, now)
+    return saved
+
+
+def advance(place: Workplace, now: float | None = None) -> tuple[Rollout, str] | None:
+    """One tick of the open rollout: gather evidence, decide, move. None where none is open."""
+    from pawl.rollout.decide import decide
+    from pawl.rollout.evidence import gather
+    from pawl.rollout.state import move
+
+    rollout = place.control.open_rollout(place.agent_name)
+    if rollout is None:
+        return None
+    at = time.time() if now is None else now
+    seen = place.lake.interactions(place.agent_name, since=rollout.opened_at, until=None)
+    said = place.lake.feedback(place.agent_name, since=rollout.opened_at, until=None)
+    decision = decide(rollout, gather(rollout, seen, said), at)
+    moved = move(rollout, decision, by="roll_out", now=at)
+    if moved is rollout:
+        return rollout, f"{decision.action}: {decision.reason}"
+    try:
+        saved = place.control.save_rollout(moved)
+    except StaleWrite:
+        return rollout, "another writer was first; the next tick looks again"
+    detail = {"rollout": saved.id, "from": rollout.stage, "to": saved.stage, "why": decision.reason}
+    place.control.audit("rollout moved", "roll_out", detail, at)
+    return saved, f"{rollout.stage} -> {saved.stage}: {decision.reason}"
+
+
+def settle(place: Workplace, rollout: Rollout) -> None:
+    """After a rollout's end: move the aliases (success) or remember the adapter as rejected (rolled back)."""
+    registry, agent = place.registry, place.agent_name
+    now = time.time()
+    if rollout.stage == "done":
+        champion = registry.by_alias(agent, "champion")
+        if champion is not None and champion.number != rollout.version:
+            registry.move_alias(agent, "previous", champion.number)
+        if champion is None or champion.number != rollout.version:
+            registry.move_alias(agent, "champion", rollout.version)
+            detail = {"agent": agent, "version": rollout.version}
+            place.control.audit("champion moved", "roll_out", detail, now)
+        registry.drop_alias(agent, "challenger")
+    elif rollout.stage == "rolled_back":
+        version = registry.version(agent, rollout.version)
+        why = rollout.history[-1].decision.reason if rollout.history else "rolled back"
+        place.control.reject_adapter(version.sha256, agent, f"rolled back: {why}", now)
+        challenger = registry.by_alias(agent, "challenger")
+        if challenger is not None and challenger.number == rollout.version:
+            registry.drop_alias(agent, "challenger")
+    registry.tag(agent, rollout.version, "rollout", rollout.stage)
+
+
+def settled(place: Workplace, rollout: Rollout) -> bool:
+    """Whether `settle` finished for this rollout; it is repeated until it did."""
+    return place.registry.version(place.agent_name, rollout.version).tags.get("rollout") == rollout.stage
