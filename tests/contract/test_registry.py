@@ -106,6 +106,28 @@ def test_what_does_not_exist(registry: Registry, agent: str, tmp_path: Path) -> 
         registry.register(agent, tmp_path / "empty", {}, {})
 
 
+def test_pages_and_tables_can_be_rewritten(registry: Registry, agent: str, tmp_path: Path) -> None:
+    def shout(name: str, content: bytes) -> bytes | None:
+        return content.replace(b"secret", b"(gone)") if b"secret" in content else None
+
+    assert registry.rewrite(agent, shout) == [], "an agent without runs"
+    run_id = registry.log_training(agent, {}, {}, {})
+    registry.log_table(run_id, "evaluation-1.json", {"item": ["a", "b"], "prompt": ["a secret", "none"]})
+    made = registry.register(agent, adapter(tmp_path / "a", b"secret"), {"run_id": run_id}, {})
+    page = tmp_path / "page.html"
+    for agent_of, text in ((made, "<p>a secret</p>"), (made, "<p>another secret</p>")):
+        page.write_text(text)
+        registry.attach(agent_of.agent, agent_of.number, page)
+    links = registry.rewrite(agent, shout)
+    assert sorted(link.rpartition("/")[2] for link in links) == ["evaluation-1.json", "page.html"]
+    seen: dict[str, bytes] = {}
+    assert registry.rewrite(agent, lambda name, content: seen.update({name: content})) == []
+    assert seen["page.html"] == b"<p>another (gone)</p>"
+    table = json.loads(seen["evaluation-1.json"])
+    assert table == {"columns": ["item", "prompt"], "data": [["a", "a (gone)"], ["b", "none"]]}
+    assert adapter_sha256(registry.download(made, tmp_path / "again")) == made.sha256, "weights are left alone"
+
+
 def test_training_is_logged_and_reports_are_attached(registry: Registry, agent: str, tmp_path: Path) -> None:
     curve = [(step, 1.0 / step) for step in range(1, 1500)]
     learnt = LearntFrom(name="a-1", fingerprint="f" * 64, figures={"train": 7})

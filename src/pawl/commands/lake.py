@@ -178,11 +178,14 @@ def erase(
     ],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
-    """Remove a person's interactions and reports; name the dataset and adapter versions that learnt from them.
+    """Remove a person's interactions and reports, and what evaluations and pages repeat of them.
 
-    PAWL_API_KEY must hold a key with role admin. The audit log keeps that it happened, not what it was.
+    Dataset and adapter versions that learnt from them are named, and so is what nobody but you can reach. Exits with 1
+    where the registry did not answer: the next erasure, of whomever, goes on there. PAWL_API_KEY must hold a key with
+    role admin. The audit log keeps that it happened, not what it was.
     """
-    from pawl.improvement.erasure import forget, lost, traces
+    from pawl.improvement.erased_copies import batches_of, forget_copies
+    from pawl.improvement.erasure import forget, lost, pages_about, traces
 
     key = acting_key("admin")
     if not yes:
@@ -191,15 +194,49 @@ def erase(
             abort=True,
         )
     settings = Settings()
+    telemetry = bootstrap.fleet(
+        settings
+    ).gateway.telemetry  # first: what is wrong with the fleet stops nothing half-way
     now = time.time()
     lake = bootstrap.lake(settings)
     gone = lake.erase(subject, now)
     forget(lake, settings.regression_dir, settings.reviews_dir)
     found = traces({*gone, *lost(lake, settings.datasets_dir)}, settings.datasets_dir, settings.home / "candidates")
-    detail = {"interactions": len(gone), "datasets": found.datasets, "adapters": found.adapters}
+    copies = forget_copies(
+        lake,
+        settings.home,
+        settings.regression_dir,
+        settings.reports_dir,
+        bootstrap.registry(settings),
+        erased=bool(gone),
+    )
+    detail = {
+        "interactions": len(gone),
+        "datasets": found.datasets,
+        "adapters": found.adapters,
+        "comparisons": copies.comparisons,
+        "pages": len(copies.pages) + len(copies.registry),
+        "unreached": copies.unreached,
+    }
     bootstrap.control(settings).audit("subject erased", key.name, detail, now)
     typer.echo(f"{len(gone)} interactions removed")
+    for name in copies.comparisons:
+        typer.echo(f"comparison  {name}  lost the texts of prompts that are gone; its figures stay, its digest changed")
+    for place in (*copies.pages, *copies.registry):
+        typer.echo(f"page  {place}  lost those texts too")
+    if copies.answers:
+        typer.echo(f"{copies.answers} kept answers of models dropped; the next evaluation asks again")
     for name in found.datasets:
         typer.echo(f"dataset  {name}  holds examples made from them, or from what was erased before")
+        for page in pages_about(settings.datasets_dir / f"{name}.json"):
+            typer.echo(f"  {page}  may quote them, and so may its copy in MLflow: delete both with the dataset")
     for name in found.adapters:
         typer.echo(f"adapter  {name}  was trained on such a dataset: retrain without it, or retire it")
+    for name in batches_of(settings.home / "batches", gone):
+        typer.echo(f"batch  {name}  holds answers to them: have its client delete its files (DELETE /v1/files/...)")
+    if telemetry.content:
+        typer.echo("traces  gateway.telemetry.content is on: delete theirs in MLflow, by time and gen_ai.response.id")
+    for what in copies.unreached:
+        typer.echo(f"not reached  {what}; erase again when it answers", err=True)
+    if copies.unreached:
+        raise typer.Exit(1)

@@ -8,6 +8,7 @@ import msgspec
 
 from pawl.curation import dataset, regression
 from pawl.errors import LakeError
+from pawl.improvement.preparing import reports_of
 from pawl.improvement.steps import Lineage
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.review.files import Reviews
@@ -50,6 +51,13 @@ def forget(lake: ParquetLake, suites: Path, reviews: Path) -> None:
     held = Reviews(reviews)
     ids = {fact.interaction for sample in held.samples() for fact in sample.hidden.facts}
     held.forget(ids - lake.owners(ids).keys())
+
+
+def pages_about(dataset: Path) -> list[Path]:
+    """What was written about a dataset version beside it and may quote its rows: validation's findings and pages."""
+    pages = [Path(r.docs) for r in reports_of(dataset) if r.docs]
+    beside = [p for p in sorted(dataset.parent.glob(f"{dataset.stem}.*")) if p != dataset]
+    return [*beside, *(p for p in dict.fromkeys(pages) if p.exists())]
 
 
 def _origins(version: dataset.DatasetVersion) -> set[str]:

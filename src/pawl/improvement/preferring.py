@@ -22,7 +22,7 @@ from pawl.evaluation.runner import UNGRADED
 from pawl.fleet.judge import JudgeSpec
 from pawl.fleet.spec import AgentSpec
 from pawl.improvement.asking import Respondent, of_arm
-from pawl.improvement.recorded import asked_of
+from pawl.improvement.recorded import asked_of, item_id
 from pawl.improvement.workplace import Workplace
 from pawl.qe.item import Item
 from pawl.qe.task import Task, text_of
@@ -42,7 +42,7 @@ def recorded_items(place: Workplace, agent: AgentSpec, task: Task, *, away: bool
     found: dict[str, Item] = {}
     for digest, source, i in asked_of(place.lake, agent, task, "test"):
         if not (away and i.privacy != "open"):
-            found.setdefault(digest, Item(id=digest[:16], source=source, messages=i.messages))
+            found.setdefault(digest, Item(id=item_id(digest), source=source, messages=i.messages))
         if len(found) >= agent.evaluation.items:
             break
     if not found:

@@ -26,7 +26,21 @@ def asked_of(lake: ParquetLake, agent: AgentSpec, task: Task, split: Split) -> I
     for i in reversed(lake.interactions(agent.name)):
         if i.role != "answer" or not i.messages or refusal(agent.data, i.privacy, i.consent):
             continue
-        digest = hashlib.sha256(msgspec.json.encode(i.messages)).hexdigest()
+        digest = _digest(i)
         source = source_of(task, i.messages, str(i.task.get("source", "")), digest)
         if side(source) == split:
             yield digest, source, i
+
+
+def item_id(digest: str) -> str:
+    """What an evaluation calls a recorded prompt."""
+    return digest[:16]
+
+
+def held_ids(lake: ParquetLake, agent: str) -> set[str]:
+    """Ids of the prompts of an agent that the lake still holds the text of."""
+    return {item_id(_digest(i)) for i in lake.interactions(agent) if i.messages}
+
+
+def _digest(interaction: Interaction) -> str:
+    return hashlib.sha256(msgspec.json.encode(interaction.messages)).hexdigest()

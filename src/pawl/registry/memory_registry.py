@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 
 from pawl.errors import PawlError
 from pawl.registry.adapter_hash import adapter_sha256
-from pawl.registry.port import LearntFrom, Version
+from pawl.registry.port import REWRITTEN, LearntFrom, Version
 
 
 class MemoryRegistry:
@@ -26,6 +26,7 @@ class MemoryRegistry:
         self.attached: dict[tuple[str, str], dict[str, bytes]] = {}
         self.runs: dict[str, tuple[dict[str, str], dict[str, float]]] = {}
         self.datasets: dict[str, LearntFrom | None] = {}
+        self._agents: dict[str, str] = {}  # by run
         self.tables: dict[tuple[str, str], dict[str, list[Any]]] = {}
 
     def register(self, agent: str, adapter_dir: Path, lineage: Mapping[str, str], files: Mapping[str, Path]) -> Version:
@@ -56,6 +57,7 @@ class MemoryRegistry:
             known_params, known_metrics = self.runs.get(run_id, ({}, {}))
             run_id = run_id if run_id in self.runs else uuid.uuid4().hex
             self.datasets[run_id] = dataset
+            self._agents[run_id] = agent
             last = {k: c[-1][1] for k, c in curves.items() if c}
             self.runs[run_id] = ({**known_params, **params}, {**known_metrics, **last, **metrics})
         return run_id
@@ -102,6 +104,27 @@ class MemoryRegistry:
             version = self.version(agent, number)
             self.attached[agent, number][path.name] = path.read_bytes()
             return f"{self.url(version)}/{path.name}"
+
+    def rewrite(self, agent: str, change: Callable[[str, bytes], bytes | None]) -> list[str]:
+        made = []
+        with self._lock:
+            for version in self._versions.get(agent, []):
+                files = self.attached[agent, version.number]
+                for name, content in files.items():
+                    if name.endswith(REWRITTEN) and (changed := change(name, content)) is not None:
+                        files[name] = changed
+                        made.append(f"{self.url(version)}/{name}")
+            for (run_id, name), columns in self.tables.items():
+                if self._agents.get(run_id) != agent:
+                    continue
+                rows = [list(r) for r in zip(*columns.values(), strict=True)]
+                changed = change(name, msgspec.json.encode({"columns": list(columns), "data": rows}))
+                if changed is not None:
+                    table = msgspec.json.decode(changed)
+                    cells = list(zip(*table["data"], strict=True)) or [()] * len(table["columns"])
+                    self.tables[run_id, name] = {c: list(v) for c, v in zip(table["columns"], cells, strict=True)}
+                    made.append(f"memory:{run_id}/{name}")
+        return made
 
     def download(self, version: Version, to: Path) -> Path:
         with self._lock:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from pawl.errors import PawlError, ServerNotUp
 from pawl.registry.adapter_hash import adapter_sha256
-from pawl.registry.port import LearntFrom, Version
+from pawl.registry.port import REWRITTEN, LearntFrom, Version
 
 SHA_TAG = "adapter_sha256"
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
@@ -132,6 +132,29 @@ class MlflowRegistry:
             if name not in {a.path for a in self._client.list_artifacts(run_id)}:
                 self._client.log_table(run_id, {k: list(v) for k, v in columns.items()}, name)
 
+    def rewrite(self, agent: str, change: Callable[[str, bytes], bytes | None]) -> list[str]:
+        from mlflow.entities import ViewType
+
+        made: list[str] = []
+        with self._mapped(f"rewriting what hangs on the runs of {agent}"), tempfile.TemporaryDirectory() as folder:
+            found = self._client.get_experiment_by_name(agent)
+            token: str | None = None
+            while found is not None:
+                # Deleted ones too: MLflow keeps their files until somebody collects the garbage.
+                page = self._client.search_runs([found.experiment_id], "", ViewType.ALL, PAGE, page_token=token)
+                for run_id in (r.info.run_id for r in page):
+                    for path in self._files(run_id, ""):
+                        local = Path(self._client.download_artifacts(run_id, path, folder))
+                        if (changed := change(local.name, local.read_bytes())) is None:
+                            continue
+                        local.write_bytes(changed)
+                        self._client.log_artifact(run_id, str(local), path.rpartition("/")[0] or None)
+                        made.append(f"{self._url}/#/experiments/{found.experiment_id}/runs/{run_id}/artifacts/{path}")
+                token = page.token
+                if not token:
+                    break
+        return made
+
     def download(self, version: Version, to: Path) -> Path:
         from mlflow.artifacts import download_artifacts
 
@@ -200,6 +223,14 @@ class MlflowRegistry:
             raise
         usable = found is not None and found.info.lifecycle_stage == "active" and found.info.experiment_id == experiment
         return found if usable else None
+
+    def _files(self, run_id: str, folder: str) -> Iterator[str]:
+        """Paths of a run's pages and tables, those in folders too."""
+        for entry in self._client.list_artifacts(run_id, folder or None):
+            if entry.is_dir:
+                yield from self._files(run_id, entry.path)
+            elif entry.path.endswith(REWRITTEN):
+                yield entry.path
 
     def _attach(self, run_id: str, path: Path, name: str) -> None:
         if path.name == name:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+
+REWRITTEN = (".html", ".json")  # endings of pages and tables
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,13 @@ class Registry(Protocol):
     def tag(self, agent: str, number: str, key: str, value: str) -> None: ...
     def attach(self, agent: str, number: str, path: Path) -> str:
         """Hang a file on the version, under its own name; one of that name is replaced. Returns a link to it."""
+        ...
+
+    def rewrite(self, agent: str, change: Callable[[str, bytes], bytes | None]) -> list[str]:
+        """Replace pages and tables that hang on the agent's runs by what `change(name, content)` makes of them.
+
+        None leaves one as it is. Returns links to those that were replaced; none for an agent that has no runs.
+        """
         ...
 
     def download(self, version: Version, to: Path) -> Path:
