@@ -24,6 +24,7 @@ from pawl.evaluation.report import Comparison
 from pawl.improvement.evaluation_plan import plan, told
 from pawl.improvement.held_out import split_of
 from pawl.improvement.judging import judge
+from pawl.improvement.steering import focus
 from pawl.improvement.steps import Lineage
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.qe.functional_negative import reference
@@ -31,6 +32,7 @@ from pawl.qe.item import Item
 from pawl.qe.operations.prompt import parsed
 from pawl.qe.task import user_text
 from pawl.registry.adapter_hash import adapter_sha256
+from pawl.rollout.route import Arm, Route
 from pawl.settings import Settings
 from pawl.training.result import TrainResult
 from tests.tiny_adapter import make_adapter, tensors
@@ -177,6 +179,28 @@ def test_a_small_protected_slice_gets_the_items_it_needs(serve: Any, fleet: Path
     assert found.beyond is not None and {i.scenario for i in found.beyond.champion} == {"range"}
     assert not {i.item for i in found.beyond.champion} & {i.item for i in found.champion.items}
     assert after.loss_at_most <= before.loss_at_most
+
+
+def test_the_next_dataset_learns_the_names_of_the_classes_that_what_serves_fails_in(serve: Any) -> None:
+    place, _ = serve(0.4, 0.7)
+    assert focus(place) == ()
+    made = candidate(place, ("elsewhere",))
+    comparison, _ = judge(place, made, lambda *_: None)
+    found = focus(place)
+    assert found and max(c.failed / c.asked for c in found) > 0.5 and sum(sum(c.ways.values()) for c in found) > 10
+    assert {c.name for c in found} <= {i.scenario for i in comparison.champion.items}
+    told = msgspec.json.encode(found).decode()
+    assert not [i for i in comparison.champion.items if i.item in told or i.source in told or i.prompt in told]
+
+    # Once the challenger serves, its own failures count; another champion was in no comparison.
+    served = f"{AGENT}-v1-{adapter_sha256(made.adapter)[:8]}"
+    for name, failed in ((served, comparison.challenger), (f"{AGENT}-v9-00000000", None)):
+        place.control.put_route(Route(agent=AGENT, champion=Arm(name, "local", name, "local"),
+                                      revision=(r.revision if (r := place.control.route(AGENT)) else 0)))  # fmt: skip
+        found = focus(place)
+        wrong = [i.scenario for i in failed.items if (i.score or 0.0) < 0.5] if failed else []
+        assert {c.name: c.failed for c in found} == {c.name: wrong.count(c.name) for c in found}
+        assert bool(found) == bool(wrong)
 
 
 def test_a_worse_challenger_is_rejected(serve: Any) -> None:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from pawl.curation.candidates_duckdb import Candidates
 from pawl.curation.dataset import DatasetVersion, Example, Split, load, save
+from pawl.curation.datasheet import datasheet
+from pawl.curation.focus import Focus
 from pawl.curation.pool import HeldOut
 from pawl.curation.prepare import Surroundings, contaminated, prepare
 from pawl.curation.quality import qualities
@@ -544,3 +546,35 @@ def test_a_calibrated_quality_takes_the_place_of_the_raw_one() -> None:
             found = Candidates(db, spec(min_quality=0.0), calibrate=lambda q: q / 2)
             rows = [c for batch, _ in found.prompts() for c in batch]
     assert [c.quality for c in rows] == [0.25, 0.5]
+
+
+def test_classes_that_fail_get_more_room_in_training_and_nowhere_else() -> None:
+    seen = [asked(n, words(n, 12), f"s{n % 20}") for n in range(400)]
+    said = [outcome(i, 1.0) for i in seen]
+    classes = {words(n, 12): "rare" if n % 8 == 0 else "common" for n in range(400)}
+
+    def where(source: str) -> Split:
+        return "test" if source in ("s0", "s1", "s2", "s3") else "train"
+
+    def made(*focus: Focus, most: int = 140) -> DatasetVersion:
+        given_ = spec(max_examples=most, failing_share=0.25, max_class_share=1.0)
+        return version_of(seen, said, given_, task=GenericTask(), side=where, classes=classes, focus=focus)
+
+    def rare(version: DatasetVersion, split: Split) -> int:
+        return sum(classes[e.messages[0]["content"]] == "rare" for e in version.examples if e.split == split)
+
+    failing = Focus(name="rare", asked=10, failed=8, ways={"short": 8})
+    plain, steered = made(), made(failing)
+    assert len(plain.train) == len(steered.train) == 140
+    assert rare(steered, "train") >= 35 > 25 > rare(plain, "train")
+    assert [e.id for e in steered.examples if e.split == "test"] == [e.id for e in plain.examples if e.split == "test"]
+    assert plain.focus == () and [c.name for c in steered.focus] == ["rare"]
+    sheet = datasheet(steered)
+    assert "| room for what fails | up to 25%: rare: 8 of 10 wrong (short 8) held-out items |" in sheet
+    assert re.search(r"failing classes \| green \| rare: 8 of 10 wrong \(short 8\), [34][0-9] examples", sheet)
+    assert "room for what fails | none" in datasheet(plain) and "failing classes" not in datasheet(plain)
+    assert steered.spec["failing_share"] == 0.25
+    # Also where there is so much that most of it is not looked at closely.
+    assert rare(made(failing, most=40), "train") >= 10 > rare(made(most=40), "train")
+    again = msgspec.json.decode(msgspec.json.encode(steered), type=DatasetVersion)
+    assert again == steered and again.fingerprint == steered.fingerprint

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from pawl.curation.files import write_whole
+from pawl.curation.focus import Focus
 from pawl.curation.readiness import Card
 from pawl.errors import LakeError
 
@@ -78,6 +79,7 @@ class DatasetVersion(msgspec.Struct, frozen=True, kw_only=True):
     scrubbed: dict[str, int] = {}  # kind of personal data or secret -> occurrences replaced
     spec: dict[str, Any] = {}  # the agent's data spec
     card: Card | None = None
+    focus: tuple[Focus, ...] = ()  # the classes that had more room, because what served then failed in them
 
     @property
     def counts(self) -> dict[str, int]:

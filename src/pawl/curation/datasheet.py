@@ -30,6 +30,7 @@ def datasheet(made: DatasetVersion, reports: Sequence[ValidationReport] = ()) ->
         f"| recorded | {_day(made.since)} to {_day(made.until)} |",
         f"| sources that train | {len(sources):,}; the largest: {_listed(sources, 5)} |",
         f"| scenario classes | {_listed(classes)} |",
+        f"| room for what fails | {_focus(made)} |",
         f"| how they came | {_listed(kinds)}; {sum(e.replayed for e in train):,} replayed |",
         f"| replaced by scrubbing | {_listed(Counter(made.scrubbed))} |",
         f"| privacy of the interactions | {_listed(_count(made.examples, 'privacy'))} |",
@@ -50,6 +51,13 @@ def datasheet(made: DatasetVersion, reports: Sequence[ValidationReport] = ()) ->
     if reports:
         lines += ["", "## Validation", *_validation(reports)]
     return "\n".join(lines) + "\n"
+
+
+def _focus(made: DatasetVersion) -> str:
+    share = float(made.spec.get("failing_share", 0.0))
+    if not made.focus:
+        return "none: no comparison of what serves now has classes that it fails in"
+    return f"up to {share:.0%}: {'; '.join(c.told for c in made.focus)} held-out items"
 
 
 def _card(made: DatasetVersion) -> list[str]:

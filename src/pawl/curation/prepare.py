@@ -18,6 +18,7 @@ import msgspec
 from pawl.curation.augment import augment
 from pawl.curation.candidates_duckdb import Candidates
 from pawl.curation.dataset import DatasetVersion, Example, Pair, Split, Step
+from pawl.curation.focus import Focus, check, rooms
 from pawl.curation.pool import (
     Entry,
     HeldOut,
@@ -29,7 +30,7 @@ from pawl.curation.pool import (
     without_near_duplicates,
     without_same_meaning,
 )
-from pawl.curation.readiness import Accuracy, Item, card
+from pawl.curation.readiness import Accuracy, Card, Item, card
 from pawl.curation.select import Pick, age_weight, select
 from pawl.curation.texts import in_turn, texts_of, with_texts
 from pawl.errors import NotEnoughData
@@ -60,6 +61,8 @@ class Surroundings:
     accuracy: Accuracy | None = None
     licence: str = ""
     embed: Callable[[list[str]], Vectors] | None = None
+    focus: Sequence[Focus] = ()  # classes that what serves now fails in
+    classes: Mapping[str, str] = field(default_factory=dict)  # content of the task's own training items -> class
     tell: Tell = field(default=lambda step, done, total: None)
 
 
@@ -75,7 +78,7 @@ def prepare(agent: str, spec: DataSpec, candidates: Candidates, around: Surround
     around.tell("duplicates", 0, 1)
     pool = without_near_duplicates(pool, around.held_out, spec.near_duplicate)
     newest = max((e.candidate.at for e in pool.entries), default=0.0)
-    pool = _capped(pool, spec, newest)
+    pool = _capped(pool, spec, around, newest)
     pool, clusters = without_same_meaning(pool, around.held_out, spec, around.embed)
     around.tell("selection", 0, 1)
     chosen, steps = _selected(pool, candidates, clusters, spec, around, newest)
@@ -126,6 +129,7 @@ def prepare(agent: str, spec: DataSpec, candidates: Candidates, around: Surround
         scrubbed=dict(sorted((found + in_pairs).items())),
         spec=spec.model_dump(mode="json"),
         card=_card(learnt, clusters, spec, around),
+        focus=tuple(around.focus) if spec.failing_share else (),
     )
 
 
@@ -138,20 +142,27 @@ def contaminated(dataset: DatasetVersion, held_out: Sequence[HeldOut], task: Tas
     return {e.id for e, bad in zip(items, found, strict=True) if bad}
 
 
-def _capped(pool: Pool, spec: DataSpec, newest: float) -> Pool:
+def _capped(pool: Pool, spec: DataSpec, around: Surroundings, newest: float) -> Pool:
     """At most POOLED times the room, by value and spread over sources: meaning costs more than digests."""
     room = POOLED * spec.max_examples
     if len(pool.entries) <= room:
         return pool
-    picks = [_pick(e, "", 0, spec, newest) for e in pool.entries]
-    kept = [pool.entries[n] for n in sorted(select(picks, room, spec).rows)]
+    picks = [_pick(e, "", 0, spec, newest, around.classes.get(e.content, "")) for e in pool.entries]
+    rows = set(select(picks, room, spec).rows)
+    # Beside them those that the failing classes' room is for. Only the task's own items have a class before answers
+    # are read.
+    for name, amount in rooms(around.focus, round(spec.failing_share * spec.max_examples)).items():
+        mine = [n for n, p in enumerate(picks) if p.topic == name and pool.entries[n].split == "train"]
+        rows.update(mine[k] for k in select([picks[n] for n in mine], amount, spec).rows)
+    kept = [pool.entries[n] for n in sorted(rows)]
     gone = len(pool.entries) - len(kept)
     return Pool(kept, [*pool.steps, Step("looked at closely", len(kept), gone, f"beyond {room} there is no room")])
 
 
-def _pick(e: Entry, scenario: str, cluster: int, spec: DataSpec, newest: float) -> Pick:
+def _pick(e: Entry, scenario: str, cluster: int, spec: DataSpec, newest: float, topic: str) -> Pick:
     c = e.candidate
-    return Pick(e.source, scenario, cluster, c.quality * age_weight(c.at, newest, spec.half_life_days), c.at, c.hard)
+    value = c.quality * age_weight(c.at, newest, spec.half_life_days)
+    return Pick(e.source, scenario, cluster, value, c.at, c.hard, topic)
 
 
 def _selected(
@@ -176,9 +187,10 @@ def _selected(
     capped = unneeded = 0
     for split, room in rooms.items():
         mine = [n for n, e in enumerate(pool.entries) if e.split == split]
-        picks = [_pick(pool.entries[n], made[n].scenario, clusters.get(id_of(pool.entries[n]), 0), spec, newest)
-                 for n in mine]  # fmt: skip
-        found = select(picks, room, spec)
+        picks = [_pick(pool.entries[n], made[n].scenario, clusters.get(id_of(pool.entries[n]), 0), spec, newest,
+                       _topic(made[n], around)) for n in mine]  # fmt: skip
+        # What is held out stays as it comes.
+        found = select(picks, room, spec, around.focus if split == "train" else ())
         rows += [mine[k] for k in found.rows]
         capped, unneeded = capped + found.capped, unneeded + found.unneeded
     spread = len(pool.entries) - capped
@@ -210,6 +222,12 @@ def _example(e: Entry, messages: list[dict[str, Any]], completion: str, task: Ta
         privacy=c.privacy,
         consent="granted" if c.granted else "",
     )
+
+
+def _topic(e: Example, around: Surroundings) -> str:
+    """The class that a comparison would count it in: of the task's own item, where it is one; else of the answer."""
+    known = around.classes.get(around.task.content_of(e.messages)) if around.classes else None
+    return known or e.scenario
 
 
 def _scrubbed(examples: Sequence[Example], spec: DataSpec, around: Surroundings) -> tuple[list[Example], Counter[str]]:
@@ -327,7 +345,7 @@ def _pairs(
     return [p for p, bad in zip(clean, close, strict=True) if not (bad and p.split == "train")], found
 
 
-def _card(learnt: Sequence[Example], clusters: Mapping[str, int], spec: DataSpec, around: Surroundings) -> Any:
+def _card(learnt: Sequence[Example], clusters: Mapping[str, int], spec: DataSpec, around: Surroundings) -> Card:
     """Replayed and varied examples count as volume, new ones alone for a retrain; clusters are known of new ones."""
     items = [
         Item(
@@ -339,4 +357,5 @@ def _card(learnt: Sequence[Example], clusters: Mapping[str, int], spec: DataSpec
         )
         for e in learnt
     ]
-    return card(items, spec.requirements, around.now, around.accuracy)
+    made = card(items, spec.requirements, around.now, around.accuracy)
+    return Card((*made.checks, *check(around.focus, (_topic(e, around) for e in learnt))))

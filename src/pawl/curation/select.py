@@ -7,6 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from pawl.curation.focus import Focus, rooms
 from pawl.fleet.data import DataSpec
 
 
@@ -19,6 +20,7 @@ class Pick(NamedTuple):
     value: float
     at: float  # epoch seconds
     hard: int  # 0 to 2
+    topic: str = ""  # the class that a comparison would count it in
 
 
 class Selection(NamedTuple):
@@ -34,13 +36,13 @@ def age_weight(at: float, now: float, half_life_days: float) -> float:
     return float(2.0 ** -(max(0.0, now - at) / 86_400 / half_life_days))
 
 
-def select(picks: Sequence[Pick], most: int, spec: DataSpec) -> Selection:
+def select(picks: Sequence[Pick], most: int, spec: DataSpec, focus: Sequence[Focus] = ()) -> Selection:
     """At most `most` rows.
 
-    Room of `spec.hard_share` is kept for prompts that the champion got wrong, those that it let stand first; what they
-    leave free goes to all. Rows are taken in turns: from scenario classes, within a class from clusters, within a
-    cluster from sources, there the most valuable first. No source and no class gets more than its share of what there
-    is room for, but never less than an even share.
+    Room of `spec.hard_share` is kept for prompts that the champion got wrong, those that it let stand first; room of
+    `spec.failing_share` for the classes of `focus`; what these leave free goes to all. Rows are taken in turns: from
+    scenario classes, within a class from clusters, within a cluster from sources, there the most valuable first. No
+    source and no class gets more than its share of what there is room for, but never less than an even share.
     """
     room = min(most, len(picks))
     caps = _Caps(picks, room, spec)
@@ -49,6 +51,10 @@ def select(picks: Sequence[Pick], most: int, spec: DataSpec) -> Selection:
     for level in (2, 1):
         left = round(spec.hard_share * room) - len(first)
         first += _turns(picks, [n for n in hard if picks[n].hard == level], left, caps)
+    taken = set(first)
+    for name, amount in rooms(focus, min(round(spec.failing_share * room), room - len(first))).items():
+        mine = [n for n, p in enumerate(picks) if p.topic == name and n not in taken]
+        first += _turns(picks, mine, amount, caps)
     taken = set(first)
     rest = _turns(picks, [n for n in range(len(picks)) if n not in taken], room - len(first), caps)
     rows = first + rest

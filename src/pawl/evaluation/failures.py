@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from pawl.evaluation.report import ItemResult, Pattern
@@ -63,4 +64,10 @@ def _pattern(name: str, sides: dict[str, list[ItemResult]]) -> Pattern:
         mended=len(sides["mended"]),
         sources=len({a.source for side in ("old", "new") for a in sides[side]}),
         examples=tuple(shown)[:EXAMPLES],
+        champion_classes=_classes(sides["old"]),
+        challenger_classes=_classes(sides["new"]),
     )
+
+
+def _classes(answers: Sequence[ItemResult]) -> dict[str, int]:
+    return dict(sorted(Counter(a.scenario for a in answers if a.scenario).items()))

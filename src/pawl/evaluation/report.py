@@ -10,7 +10,7 @@ import msgspec
 Verdict = Literal["better", "not_worse", "worse", "not_enough_evidence"]
 # The last fields of structs that comparisons did not have from the start, where there is nothing: left out of digests,
 # so that those of older ones stay. No text can look like it: within a string every quote is escaped.
-_ADDED = (b',"beyond":0}', b',"beyond":null}')
+_ADDED = (b',"beyond":0}', b',"beyond":null}', b',"champion_classes":{},"challenger_classes":{}}')
 
 
 class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +120,8 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     mended: int  # of the champion's, those that the challenger has right
     sources: int
     examples: tuple[str, ...]  # ids of items, newly broken ones first
+    champion_classes: dict[str, int] = {}  # of the champion's, by the items' scenario class
+    challenger_classes: dict[str, int] = {}
 
 
 class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):

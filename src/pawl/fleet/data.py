@@ -72,6 +72,12 @@ class DataSpec(Spec):
     max_source_share: float = Field(default=0.2, gt=0, le=1)
     max_class_share: float = Field(default=0.6, gt=0, le=1, description="of one scenario class")
     hard_share: float = Field(default=0.25, ge=0, le=1, description="room kept for what the champion got wrong")
+    failing_share: float = Field(
+        default=0.25,
+        ge=0,
+        le=0.5,
+        description="room kept for the scenario classes in which what serves now failed its last comparison most",
+    )
     half_life_days: float = Field(default=90, gt=0, description="age at which an example weighs half")
     replay_share: float = Field(default=0.25, ge=0, le=1, description="older examples, relative to the new ones")
     augment: float = Field(default=0.0, ge=0, le=5, description="verified variants an example, on average")

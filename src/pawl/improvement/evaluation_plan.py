@@ -7,9 +7,9 @@ from collections import Counter
 import msgspec
 
 from pawl.evaluation.power import MOST, Spread, chance_to_promote, detectable, items_for, items_of, picked, spread_of
-from pawl.evaluation.report import Comparison
 from pawl.improvement.held_out import split_of
-from pawl.improvement.workplace import Candidate, Workplace
+from pawl.improvement.steering import comparisons
+from pawl.improvement.workplace import Workplace
 
 SD, ICC = 0.4, 0.1  # where nothing was measured: one right-or-wrong item in six differs, and sources matter a little
 
@@ -85,18 +85,16 @@ def plan(
 
 def newest_spread(place: Workplace) -> tuple[Spread | None, str]:
     """Of the agent's latest comparison on this machine, and the candidate it was of; (None, "") where there is none."""
-    folders = (place.settings.home / "candidates").glob(f"{place.agent_name}-*/comparison.json")
-    for path in sorted(folders, key=lambda p: p.stat().st_mtime, reverse=True):
-        made = Candidate(path.parent).read("comparison", Comparison)
+    for candidate, made in comparisons(place):
         before = {i.item: i.score for i in made.champion.items if i.score is not None}
         rows = [
             (i.source, i.score - before[i.item])
             for i in made.challenger.items
             if i.score is not None and i.item in before
         ]
-        found = spread_of(rows) if made.agent == place.agent_name else None
+        found = spread_of(rows)
         if found is not None and found.sd > 0:
-            return found, path.parent.name
+            return found, candidate.id
     return None, ""
 
 

@@ -26,7 +26,8 @@ from pawl.curation.texts import in_turn, texts_of, with_texts
 from pawl.errors import DataRejected, LakeError
 from pawl.fleet.data import DataSpec
 from pawl.fleet.spec import AgentSpec
-from pawl.improvement.held_out import held_out, side_of
+from pawl.improvement.held_out import held_out, side_of, split_of
+from pawl.improvement.steering import classes_by_content, focus
 from pawl.improvement.steps import OnProgress, Window
 from pawl.improvement.workplace import Workplace
 from pawl.lake.window_duckdb import Connection
@@ -100,6 +101,7 @@ class _Run:
             suite = self._suite(candidates)
             side = self._side
             held = held_out(self._agent, self._task, suite)
+            focused = focus(place) if spec.failing_share else ()
             around = Surroundings(
                 task=self._task,
                 side=side,
@@ -112,6 +114,8 @@ class _Run:
                 accuracy=self._accuracy(),
                 licence=spec.licence,
                 embed=self._embedder(),
+                focus=focused,
+                classes=classes_by_content(self._task, split_of(self._agent).train) if focused else {},
                 tell=lambda step, done, total: self.tell(f"preparing: {step}", done, total, ""),
             )
             made = build(place.agent_name, spec, candidates, around)
