@@ -222,5 +222,9 @@ def test_what_is_drained_gets_no_request_and_comes_back_when_it_is_named_again()
     assert planning.ready(known, seen) == frozenset()
     busy = planning.observed(known, Seen(seen.listed, frozenset({"a"})), {}, 6.0)
     assert planning.plan(busy, seen, {}, 7.0, slots=4, home=HOME, drain_s=5.0) == [], "it was in use a second ago"
-    back = planning.observed(busy, seen, {"a": Need("a", f"{HOME}/a", ("x",))}, 8.0)
-    assert planning.ready(back, seen) == {"a"}
+    want = {"a": Need("a", f"{HOME}/a", ("x",))}
+    back = planning.observed(busy, seen, want, 8.0)
+    assert planning.ready(back, seen) == frozenset(), "its slot may have gone to another meanwhile"
+    steps = planning.plan(back, seen, want, 8.0, slots=4, home=HOME, drain_s=5.0)
+    assert [s.kind for s in steps] == ["verify"]
+    assert planning.ready(planning.done(back, steps[0], 8.0), seen) == {"a"}

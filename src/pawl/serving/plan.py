@@ -74,7 +74,8 @@ def observed(known: Known, seen: Seen, wanted: Mapping[str, Need], now: float) -
             why = f"{name} is loaded from {listed.root}, not from {need.path}; names are never reused"
             failures[name] = Failure(1, now + _LONGEST_PAUSE_S, why, "file")
     return Known(
-        verified=frozenset(n for n in known.verified if n in seen.listed and n not in failures),
+        # What was not needed for a while may have lost its slot: its next answer brings it back before any traffic does.
+        verified=frozenset(n for n in known.verified if n in seen.listed and n in wanted and n not in failures),
         listed=there,
         failures=failures,
         idle_since={
@@ -96,7 +97,7 @@ def plan(
         since = known.idle_since.get(name)
         if since is None:
             steps.append(Action("drain", name))
-        elif now - since >= drain_s and name not in seen.busy:
+        elif now - since >= drain_s:
             steps.append(Action("unload", name))
     loads, checks = [], []
     for name, need in wanted.items():
@@ -108,8 +109,8 @@ def plan(
         if name not in known.verified:
             checks.append(Action("verify", name, need.path))
     adapters = sum(m.adapter for m in seen.listed.values())
-    if loads and adapters + known.ghosts + len(loads) > slots:
-        steps += [Action("touch", n) for n in wanted if n in seen.listed]
+    if checks and adapters + known.ghosts + len(loads) > slots:
+        steps += [Action("touch", n) for n in wanted if n in known.verified]
     return steps + loads + checks
 
 
