@@ -138,13 +138,11 @@ def done(known: Known, action: Action, now: float) -> Known:
 
 
 def failed(known: Known, action: Action, why: str, fault: Fault, now: float) -> Known:
-    """What is known after a step that failed."""
-    if action.kind == "touch":
-        return known  # at worst, a slot's adapter is read from disk once more
+    """What is known after a step that failed. One that did not answer when touched is not ready until it does."""
     times = known.failures[action.name].times + 1 if action.name in known.failures else 1
     pause = min(_LONGEST_PAUSE_S, 2.0 ** (times - 1))
     failures = {**known.failures, action.name: Failure(times, now + pause, why, fault)}
-    return msgspec.structs.replace(known, failures=failures)
+    return msgspec.structs.replace(known, failures=failures, verified=known.verified - {action.name})
 
 
 def ready(known: Known, seen: Seen) -> frozenset[str]:
