@@ -131,13 +131,40 @@ def test_changes_tell_of_routes_and_rollouts_whoever_wrote_them_and_of_nothing_e
     control.save_rollout(rollout())
     assert control.changes() not in seen
     seen.add(control.changes())
-    route = other.route("agent")
-    assert route is not None
-    other.put_route(route)
+    assert other.put_route(Route(agent="another", champion=BASE)).revision == 1
     assert control.changes() not in seen
     seen.add(control.changes())
     control.routes()
     assert control.changes() in seen
+
+
+def test_an_open_rollout_owns_its_route(control: SqliteControl) -> None:
+    opened = control.save_rollout(rollout())
+    route = control.route("agent")
+    assert route is not None and route.revision == opened.route_revision == 1
+    with pytest.raises(StaleWrite, match="belongs to its open rollout"):
+        control.put_route(route)
+    over = control.save_rollout(msgspec.structs.replace(opened, stage="rolled_back"))
+    assert control.put_route(msgspec.structs.replace(route_of(over), revision=2)).revision == 3
+
+
+def test_a_route_that_somebody_else_wrote_stops_every_move_but_the_way_back(control: SqliteControl, path: Path) -> None:
+    opened = control.save_rollout(rollout(stage="20"))
+    with sqlite3.connect(path) as db:  # past the port, as a restored backup would
+        db.execute("UPDATE routes SET revision = 7")
+    with pytest.raises(StaleWrite, match="at revision 7, r1 left it at 1"):
+        control.save_rollout(msgspec.structs.replace(opened, stage="50"))
+    back = control.save_rollout(msgspec.structs.replace(opened, stage="rolled_back"))
+    route = control.route("agent")
+    assert route is not None and (route.champion, route.challenger, route.revision) == (BASE, None, 8)
+    assert back.route_revision == 8
+
+
+def test_what_share_it_had_from_which_revision_on_is_kept(control: SqliteControl) -> None:
+    r = control.save_rollout(rollout())
+    for stage, share in (("20", None), ("20", 10), ("20", 10), ("50", None), ("100", None), ("watch", None)):
+        r = control.save_rollout(msgspec.structs.replace(r, stage=stage, share=share))
+    assert r.shares == ((1, 0), (2, 20), (3, 10), (5, 50), (6, 100))
 
 
 def test_requests_and_approvals_come_back_as_given(control: SqliteControl, path: Path) -> None:

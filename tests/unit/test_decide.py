@@ -26,6 +26,10 @@ NEW = Arm("agent-v1-aaaaaaaa", "local", "agent-v1-aaaaaaaa", "local")
 SPEC = RolloutSpec(min_shadow_pairs=10, min_stage_sessions=4, min_watch_sessions=6, min_bake_s=5.0)
 
 
+def spec_with(**more: object) -> RolloutSpec:
+    return SPEC.model_copy(update=more)
+
+
 def at_stage(stage: str, **more: object) -> Rollout:
     fields = {
         "id": "r1",
@@ -144,7 +148,7 @@ def test_shadow_pairs_are_averaged_by_session() -> None:
     t.score(t.call("two", NEW, role="shadow", shadow_of=unscored.id), 1.0)
     t.score(t.call("three", NEW, role="shadow", shadow_of="unknown"), 1.0)
     evidence = t.evidence()
-    assert evidence.differences == (0.0, 0.75) and evidence.comparisons == 2
+    assert evidence.compared == ((0.75, 0.75), (1.0, 0.25)) and evidence.comparisons == 2
     assert t.decision().sessions == 2 and t.decision().needed == 10
 
 
@@ -220,7 +224,7 @@ def test_alone_it_is_compared_with_a_bound_of_the_champions_mean() -> None:
     found = t.evidence()
     assert found.reference == pytest.approx(lower_bound([0.8] * 20, 0.1 * SPEC.alpha))
     assert 0.3 < found.reference < 0.8
-    assert found.increments == (*found.differences, pytest.approx(0.1 - found.reference))
+    assert found.increments == (*found.compared, (pytest.approx(0.1), found.reference))
 
 
 # -- decisions -----------------------------------------------------------------------------------------------------
@@ -390,6 +394,145 @@ def test_a_persons_hold_stays_and_rollback_still_works() -> None:
     assert t.decision().action == "rollback"
 
 
+def stage_of(t: Traffic, pairs: int, old: float, new: float, **more: object) -> None:
+    for _ in range(pairs):
+        t.answered(OLD, old, **more)
+        t.answered(NEW, new, **more)
+
+
+def test_bands_hold_and_halve_before_there_is_proof() -> None:
+    seen: list[str] = []
+    t = Traffic(at_stage("50", spec=spec_with(min_stage_sessions=50)))
+    while not seen or seen[-1] != "rollback":
+        stage_of(t, 1, 0.9, 0.45)
+        if not seen or seen[-1] != t.decision().action:
+            seen.append(t.decision().action)
+    assert seen == ["wait", "hold", "halve", "rollback"]
+    assert "half of the share" not in t.decision().reason and "of the champion's quality" in t.decision().reason
+    below = t.decision().below
+    assert below is not None and 0.5 < below < 1.0
+
+
+def test_a_band_is_left_when_the_evidence_turns() -> None:
+    t = Traffic(at_stage("50"))
+    while t.decision().action != "hold":
+        stage_of(t, 1, 0.9, 0.5)
+    t.rollout = move(t.rollout, t.decision(), by="watchdog", now=t.now)
+    stage_of(t, 12, 0.5, 0.9)
+    assert t.rollout.held and t.decision().action == "advance"
+    assert not t.step().reason.startswith("held") and not t.rollout.held
+
+
+def test_in_shadow_a_band_holds() -> None:
+    t = Traffic(at_stage("shadow"))
+    actions = set()
+    while "rollback" not in actions:
+        t.shadowed(0.9, 0.4)
+        actions.add(t.decision().action)
+    assert actions == {"wait", "hold", "rollback"}
+
+
+def test_sessions_that_halving_sent_back_are_the_champions() -> None:
+    t = Traffic(at_stage("50", shares=((1, 0), (2, 50), (3, 25))))
+    early = t.session_of(NEW)
+    while choose(route_of(at_stage("50", share=25)), early) != OLD:
+        early = t.session_of(NEW)
+    t.score(t.call(early, NEW, route_revision=2), 1.0)
+    t.score(t.call(early, OLD, route_revision=2), 0.0)  # the champion stood in: no random sample
+    assert t.evidence().champion.sessions == 0
+    t.score(t.call(early, OLD, route_revision=3), 1.0)
+    t.score(t.call(early, OLD, route_revision=4), 1.0)
+    assert t.evidence().champion.sessions == 1 and t.evidence().champion.mean == 1.0
+
+
+@pytest.mark.parametrize(("stall", "action"), [("hold", "hold"), ("extend", "wait"), ("rollback", "rollback")])
+def test_a_stage_that_lasts_too_long_has_stalled(stall: str, action: str) -> None:
+    spec = spec_with(stall=stall, stall_hours=1.0)
+    t = Traffic(at_stage("50", spec=spec))
+    t.answered(NEW, 1.0)
+    t.now = 3600.0
+    assert t.decision().action == "wait" and "stalled" not in t.decision().reason
+    t.now = 3601.0
+    found = t.decision()
+    assert found.action == action and found.reason.startswith("stalled: 1 hours in this stage, 1 of 4 scored")
+    by_hand = move(t.rollout, Decision(action="hold", reason="x"), by="ann", now=1.0)
+    assert decide(by_hand, t.evidence(), t.now).reason.startswith("held by ann")
+
+
+def test_a_stage_that_has_all_it_needs_never_stalls() -> None:
+    t = Traffic(at_stage("50", spec=spec_with(stall="rollback", stall_hours=1.0)))
+    stage_of(t, 6, 0.9, 0.9)
+    t.now = 1e6
+    assert t.decision().action == "advance"
+
+
+def test_a_margin_must_be_ruled_out_where_the_spec_says_so() -> None:
+    t = Traffic(at_stage("80", spec=spec_with(non_inferiority=0.1)))
+    stage_of(t, 10, 0.8, 0.8)
+    assert t.decision().action == "wait" and "0.1 must be ruled out" in t.decision().reason
+    earlier = Traffic(at_stage("50", spec=spec_with(non_inferiority=0.1)))
+    stage_of(earlier, 10, 0.8, 0.8)
+    assert earlier.decision().action == "advance", "only where no champion answers afterwards"
+    while t.decision().action == "wait":
+        stage_of(t, 10, 0.8, 0.8)
+    assert t.decision().action == "advance" and (t.decision().lower or -1) >= -0.1 and t.n < 2000
+
+
+def test_the_end_tells_the_bound_that_was_reached() -> None:
+    t = Traffic(at_stage("80"))
+    stage_of(t, 30, 0.8, 0.8)
+    t.rollout = at_stage("watch")
+    for _ in range(6):
+        t.answered(NEW, 0.8)
+    assert t.decision().action == "advance" and "worse by 0." in t.decision().reason
+
+
+def test_the_first_token_and_the_price_hold() -> None:
+    spec = spec_with(max_p95_first_token_s=1.0, max_usd_per_request=0.001)
+    t = Traffic(at_stage("50", spec=spec))
+    for _ in range(25):
+        t.answered(NEW, 0.5, first_token_s=2.0)
+        t.answered(OLD, 0.5, first_token_s=0.5)
+    assert t.decision().action == "hold" and "first token 2.00 s is over 1.00 s, the champion's" in t.decision().reason
+    t = Traffic(at_stage("50", spec=spec))
+    stage_of(t, 19, 0.5, 0.5, cost_usd=0.002)
+    assert t.decision().action == "advance"
+    stage_of(t, 1, 0.5, 0.5, cost_usd=0.002)
+    assert t.decision().action == "hold" and "a request costs 0.002000 USD" in t.decision().reason
+
+
+def test_a_floor_of_quality_rolls_back_whatever_the_champion_does() -> None:
+    t = Traffic(at_stage("50", spec=spec_with(min_quality=0.7)))
+    while t.decision().action != "rollback" and t.n < 2000:
+        stage_of(t, 1, 0.4, 0.4)
+    assert t.decision().action == "rollback" and "the floor is 0.7" in t.decision().reason
+    good = Traffic(at_stage("50", spec=spec_with(min_quality=0.7)))
+    stage_of(good, 40, 0.75, 0.75)
+    assert good.decision().action == "advance"
+
+
+def test_a_cloud_that_may_not_be_told_holds() -> None:
+    cloud = Arm("big", "cloud", "big", "cloud")
+    t = Traffic(at_stage("50", challenger=cloud))
+    stage = [t.session_of(cloud) for _ in range(8)]
+    for n, session in enumerate(stage):
+        t.score(t.call(session, cloud), 0.5)
+        t.answered(OLD, 0.5, privacy="open" if n else "local_only")  # its own session: not kept from anybody
+    assert t.decision().action == "advance"
+    t.call(stage[0], OLD, privacy="local_only")
+    assert t.decision().action == "hold" and "1 of its requests were private" in t.decision().reason
+
+
+def test_failures_inconclusive_answers_and_errors_are_counted_apart() -> None:
+    t = Traffic(at_stage("50"))
+    for score in (0.9, 0.2, 0.6):
+        t.answered(NEW, score)
+    t.score(t.call(t.session_of(NEW), NEW), None)
+    t.call(t.session_of(NEW), NEW, status=500)
+    mine = t.evidence().challenger
+    assert (mine.sessions, mine.failures, mine.inconclusive, mine.errors, mine.calls) == (3, 1, 1, 1, 5)
+
+
 def test_an_ended_rollout_and_evidence_of_another_stage_decide_nothing() -> None:
     for stage in ("done", "rolled_back"):
         assert decide(at_stage(stage), Evidence(stage=stage), 9.0).action == "wait"
@@ -397,7 +540,7 @@ def test_an_ended_rollout_and_evidence_of_another_stage_decide_nothing() -> None
 
 
 def test_a_decision_survives_json() -> None:
-    worst = decide(at_stage("50"), Evidence(stage="50", increments=(-1.0,) * 3000), 9.0)
+    worst = decide(at_stage("50"), Evidence(stage="50", increments=((0.0, 1.0),) * 3000), 9.0)
     assert msgspec.json.decode(msgspec.json.encode(worst), type=Decision) == worst
 
 

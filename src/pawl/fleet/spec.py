@@ -13,6 +13,7 @@ from pawl.fleet.policy import PolicySpec
 from pawl.fleet.routing import RoutingSpec
 from pawl.fleet.sandbox import SandboxSpec
 from pawl.fleet.source import TaskSourceSpec as TaskSourceSpec
+from pawl.fleet.rollout import RolloutSpec as RolloutSpec
 from pawl.fleet.training import SearchSpec, TrainingSpec
 from pawl.fleet.upstream import UpstreamSpec
 
@@ -30,28 +31,6 @@ class BaseModelSpec(Spec):
     max_quality_loss: float = Field(
         default=0.05, ge=0, description="nats a token that quantising may cost; `pawl base-quality` measures it"
     )
-
-
-class RolloutSpec(Spec):
-    """How traffic shifts from champion to challenger."""
-
-    stages: tuple[int, ...] = (20, 50, 80, 100)
-    min_shadow_pairs: int = Field(default=20, ge=1)
-    min_stage_sessions: int = Field(default=10, ge=1, description="scored challenger sessions a stage")
-    min_watch_sessions: int = Field(default=20, ge=1)
-    min_bake_s: float = Field(default=5.0, ge=0)
-    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="false rollback over the whole rollout")
-    max_error_rate: float = Field(default=0.10, gt=0, le=1)
-    max_p95_latency_s: float = Field(default=30.0, gt=0)
-    min_latency_samples: int = Field(default=20, ge=5)
-
-    @model_validator(mode="after")
-    def _stages_rise(self) -> RolloutSpec:
-        if not self.stages or list(self.stages) != sorted(set(self.stages)) or self.stages[-1] != 100:
-            raise ValueError("stages must rise and end with 100, e.g. [20, 50, 80, 100]")
-        if self.stages[0] < 1:
-            raise ValueError("the first stage must send at least 1 %")
-        return self
 
 
 class AgentSpec(Spec):

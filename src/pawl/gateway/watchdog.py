@@ -1,4 +1,4 @@
-"""Applies the rollout's decision to everything as it is recorded. It can hold and roll back, nothing else.
+"""Applies the rollout's decision to everything as it is recorded. It can hold, halve and roll back, nothing else.
 
 It needs neither Prefect nor MLflow: what it looks at was journalled by this gateway or lies in the lake, and what it
 writes is the control database.
@@ -78,7 +78,7 @@ class Watchdog:
             evidence = gather(rollout, list(interactions.values()), list(feedback.values()))
             decision = decide(rollout, evidence, self._now())
             self.latest[agent] = decision
-            if decision.action in ("rollback", "hold"):
+            if decision.action in ("rollback", "halve", "hold"):
                 self._stop(agent, rollout, decision)
 
     async def _remember(self, agent: str, rollout: Rollout) -> None:

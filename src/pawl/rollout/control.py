@@ -105,8 +105,8 @@ class ControlStore(Protocol):
         ...
 
     def put_route(self, route: Route) -> Route:
-        """Write where `route.revision` is still current (0: must not exist); returns it with the next
-        revision. StaleWrite otherwise."""
+        """Write where `route.revision` is still current (0: must not exist) and no rollout of the agent is open;
+        returns it with the next revision. StaleWrite otherwise."""
         ...
 
     def rollout(self, rollout_id: str) -> Rollout | None: ...
@@ -117,8 +117,8 @@ class ControlStore(Protocol):
     def open_rollout(self, agent: str) -> Rollout | None: ...
     def save_rollout(self, rollout: Rollout) -> Rollout:
         """Write where `rollout.revision` is still current (0: new), and in the same transaction the route it
-        demands (`route_of`), whatever revision that has. A new one is refused (StaleWrite) while another is
-        open for the agent. Returns it with the next revision."""
+        demands (`route_of`). StaleWrite where somebody else wrote the route since (rolling back goes through all the
+        same), and for a new one while another is open for the agent. Returns it with the next revision."""
         ...
 
     def ask(self, request: Request) -> None: ...

@@ -12,7 +12,7 @@ from pawl.rollout.control_sqlite_access import SqliteAccess
 from pawl.rollout.control_sqlite_file import encode
 from pawl.rollout.control_sqlite_quarantine import SqliteQuarantine
 from pawl.rollout.route import Route
-from pawl.rollout.state import TERMINAL, Rollout, route_of
+from pawl.rollout.state import TERMINAL, Rollout, percent_of, route_of
 
 
 class SqliteControl(SqliteAccess, SqliteQuarantine):
@@ -36,6 +36,11 @@ class SqliteControl(SqliteAccess, SqliteQuarantine):
             if route.revision != current:
                 raise StaleWrite(
                     f"the route of {route.agent} is at revision {current}, not {route.revision}: read it again"
+                )
+            rolling = db.execute("SELECT id FROM rollouts WHERE agent = ? AND open = 1", (route.agent,)).fetchone()
+            if rolling:
+                raise StaleWrite(
+                    f"the route of {route.agent} belongs to its open rollout ({rolling[0]}): abort or finish that first"
                 )
             return self._write_route(db, route, current)
 
@@ -70,7 +75,10 @@ class SqliteControl(SqliteAccess, SqliteQuarantine):
         return self._one("SELECT body FROM rollouts WHERE agent = ? AND open = 1", (agent,), Rollout)
 
     def save_rollout(self, rollout: Rollout) -> Rollout:
-        """A finished rollout is never written again: it would take the route from the one that followed it."""
+        """A finished rollout is never written again: it would take the route from the one that followed it.
+
+        The way back is open whatever happened to the route; every other move wants it as this rollout left it.
+        """
         with self._write() as db:
             row = db.execute("SELECT revision, open FROM rollouts WHERE id = ?", (rollout.id,)).fetchone()
             current, is_open = (int(row[0]), bool(row[1])) if row else (0, True)
@@ -85,14 +93,20 @@ class SqliteControl(SqliteAccess, SqliteQuarantine):
             ).fetchone()
             if other:
                 raise StaleWrite(f"{rollout.agent} has an open rollout ({other[0]}): finish it or roll it back first")
-            saved = msgspec.structs.replace(rollout, revision=current + 1)
+            at = self._route_revision(db, rollout.agent)
+            if rollout.route_revision not in (0, at) and rollout.stage != "rolled_back":
+                raise StaleWrite(
+                    f"the route of {rollout.agent} is at revision {at}, {rollout.id} left it at "
+                    f"{rollout.route_revision}: somebody else wrote it; look at it and abort the rollout"
+                )
+            saved = _with_route(msgspec.structs.replace(rollout, revision=current + 1), at + 1)
             db.execute(
                 "INSERT INTO rollouts (id, agent, revision, open, opened_at, body) VALUES (?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, open = excluded.open, "
                 "body = excluded.body",
                 (saved.id, saved.agent, saved.revision, saved.stage not in TERMINAL, saved.opened_at, encode(saved)),
             )
-            self._write_route(db, route_of(saved), self._route_revision(db, saved.agent))
+            self._write_route(db, route_of(saved), at)
             return saved
 
     # -- pointers ------------------------------------------------------------------------------------------------
@@ -160,3 +174,11 @@ class SqliteControl(SqliteAccess, SqliteQuarantine):
     def rejection(self, sha256: str) -> str | None:
         row = self._row("SELECT reason FROM rejections WHERE sha256 = ?", (sha256,))
         return str(row[0]) if row else None
+
+
+def _with_route(rollout: Rollout, revision: int) -> Rollout:
+    """The rollout as it is with its route written at that revision: from it on the challenger has this share."""
+    percent = percent_of(rollout)
+    before = rollout.shares[-1][1] if rollout.shares else None
+    shares = rollout.shares if percent == before else (*rollout.shares, (revision, percent))
+    return msgspec.structs.replace(rollout, route_revision=revision, shares=shares)

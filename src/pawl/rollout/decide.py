@@ -1,56 +1,53 @@
 """What a rollout's evidence demands (pure). The flow and the watchdog apply the same function.
 
 The rollout's alpha is shared out, so that a challenger that is no worse and fails no more than it may is rolled back
-with probability alpha at most, over the whole rollout, however often one looks: `QUALITY_SHARE` for the comparison,
-`REFERENCE_SHARE` for the champion's bound at 100 and in watch, `ERROR_SHARE` for the error rate.
+with probability alpha at most, over the whole rollout, however often one looks: `REFERENCE_SHARE` for the champion's
+bound at 100 and in watch, `ERROR_SHARE` for the error rate, `FLOOR_SHARE` for a floor of quality where there is one,
+and the rest for the comparison.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
+from pawl.fleet.rollout import RolloutSpec
+from pawl.rollout.bands import band, ratio_bound
 from pawl.rollout.evidence import ALONE, REFERENCE_SHARE, Evidence
-from pawl.rollout.exact import different, more_often
-from pawl.rollout.sequential import confidence_sequence, excess_rate, harm
-from pawl.rollout.state import TERMINAL, Decision, Rollout
+from pawl.rollout.guardrails import ERROR_SHARE, FLOOR_SHARE, Found, broken
+from pawl.rollout.sequential import confidence_sequence, harm
+from pawl.rollout.state import TERMINAL, Decision, Rollout, order
 
-ERROR_SHARE = 0.2
-QUALITY_SHARE = 1.0 - REFERENCE_SHARE - ERROR_SHARE
 # At this share of 1/alpha (an e-value of 2 at alpha = 0.05) the evidence leans too far against the challenger for it
 # to get more traffic. Simulated with the fleet's minimums and binary scores, 28 of 60 challengers that were worse by
 # 0.25 got through, where a share of 0.5 let 38; an equal one needed 126 sessions in place of 125.
 CAUTION = 0.1
-# A hold costs little and ends by itself, so the feedback test is not anytime-valid: it is merely strict.
-MISSING_P = 0.001
-MISSING_GAP = 0.2
-FAILS_MORE_P = 0.05
-FEW_CALLS = 5
-AUTOMATION = ("roll_out", "watchdog")
 
-_Found = tuple[Literal["advance", "wait", "hold", "rollback"], str]
+
+def quality_share(spec: RolloutSpec) -> float:
+    """The comparison's share of the rollout's alpha."""
+    return 1.0 - REFERENCE_SHARE - ERROR_SHARE - (FLOOR_SHARE if spec.min_quality is not None else 0.0)
 
 
 def decide(rollout: Rollout, evidence: Evidence, now: float) -> Decision:
     """The next action, with its reason; `now` in epoch seconds. Checked in this order:
 
     1. rollback: the e-value against "not worse" reached 1/alpha at some time (once crossed it stays crossed);
-    2. rollback: the challenger's error rate is above the spec's limit, confirmed by an e-process over all its calls;
-       hold instead where the champion fails about as often: then the cluster is broken, not the challenger;
-    3. hold: p95 latency over the limit and worse than the champion's; or one arm misses feedback more often
-       (Fisher's exact test, two-sided, p < `MISSING_P`, and at least `MISSING_GAP` apart);
-    4. wait: a person's hold, too few scored sessions, too short a bake, or evidence that leans against it;
+    2. a guardrail (`guardrails.broken`): rolls back or holds;
+    3. halve, hold: the quality lies in a band below the champion's (`bands.band`);
+    4. wait: a person's hold, too few scored sessions, too short a bake, evidence that leans against it, or a margin
+       that is not ruled out yet. A stage that waits longer than the spec allows has stalled: hold, or rollback;
     5. advance.
 
     A hold by automation ends when its cause has gone; one by a person ends when a person resumes the rollout.
     """
-    lower, upper = confidence_sequence(evidence.differences, rollout.spec.alpha)
-    present, largest = harm(evidence.increments)
+    spec = rollout.spec
+    lower, upper = confidence_sequence(evidence.differences, spec.alpha)
+    share = quality_share(spec)
+    present, largest = harm([mine - theirs for mine, theirs in evidence.increments])
     decision = Decision(
         action="wait",
         reason="",
-        e_value=QUALITY_SHARE * largest,
+        e_value=share * largest,
         sessions=evidence.comparisons if rollout.stage == "shadow" else evidence.challenger.sessions,
         needed=_needed(rollout),
         lower=lower,
@@ -60,13 +57,13 @@ def decide(rollout: Rollout, evidence: Evidence, now: float) -> Decision:
         return msgspec.structs.replace(decision, reason=f"this rollout has ended: {rollout.stage}")
     if evidence.stage != rollout.stage:
         return msgspec.structs.replace(decision, reason=f"the evidence is of stage {evidence.stage}: gather it again")
+    if decision.e_value >= 1.0 / spec.alpha:
+        return _worse(rollout, evidence, decision, share)
     action, reason = (
-        _worse(rollout, decision)
-        or _fails(rollout, evidence)
-        or _slow(rollout, evidence)
-        or _unheard(evidence)
-        or _too_early(rollout, evidence, decision, QUALITY_SHARE * present, now)
-        or ("advance", _praise(evidence, decision))
+        broken(rollout, evidence)
+        or _in_band(rollout, evidence)
+        or _too_early(rollout, evidence, decision, share * present, now)
+        or ("advance", _praise(rollout, evidence, decision))
     )
     return msgspec.structs.replace(decision, action=action, reason=reason)
 
@@ -78,68 +75,72 @@ def _needed(rollout: Rollout) -> int:
     )
 
 
-def _worse(rollout: Rollout, decision: Decision) -> _Found | None:
-    limit = 1.0 / rollout.spec.alpha
-    if decision.e_value < limit:
-        return None
-    return "rollback", f"worse than the champion: evidence {decision.e_value:.3g} reached {limit:.3g}"
+def _worse(rollout: Rollout, evidence: Evidence, decision: Decision, share: float) -> Decision:
+    spec = rollout.spec
+    below = ratio_bound(evidence.increments, share * spec.alpha)
+    told = f"worse than the champion: evidence {decision.e_value:.3g} reached {1.0 / spec.alpha:.3g}"
+    if below is not None:
+        told += f"; it has less than {below:.0%} of the champion's quality"
+        told += f", under the band of {spec.bands.rollback:.0%}" if below < spec.bands.rollback else ""
+    return msgspec.structs.replace(decision, action="rollback", reason=told, below=below)
 
 
-def _fails(rollout: Rollout, evidence: Evidence) -> _Found | None:
-    spec, failures, champion = rollout.spec, evidence.failures, evidence.champion_overall
-    if excess_rate(failures, spec.max_error_rate) < 1.0 / (ERROR_SHARE * spec.alpha):
-        return None
-    told = f"{sum(failures)} of {len(failures)} calls failed, more than {spec.max_error_rate:.0%} allow"
-    if champion.calls >= FEW_CALLS:
-        p = more_often(sum(failures), len(failures), champion.errors, champion.calls)
-        if p > FAILS_MORE_P:
-            return "hold", f"{told}, but so did {champion.errors} of {champion.calls} champion calls: check the servers"
-    return "rollback", told
-
-
-def _slow(rollout: Rollout, evidence: Evidence) -> _Found | None:
-    spec, mine, theirs = rollout.spec, evidence.challenger, evidence.champion_overall.p95_s
-    if mine.p95_s is None or mine.latencies < spec.min_latency_samples or mine.p95_s <= spec.max_p95_latency_s:
-        return None
-    if theirs is not None and mine.p95_s <= theirs:
-        return None
-    beside = "" if theirs is None else f", the champion's is {theirs:.2f} s"
-    return "hold", f"p95 latency {mine.p95_s:.2f} s is over {spec.max_p95_latency_s:.2f} s{beside}"
-
-
-def _unheard(evidence: Evidence) -> _Found | None:
-    mine, theirs = evidence.challenger, evidence.champion
-    if not mine.settled or not theirs.settled:
-        return None
-    if abs(mine.missing / mine.settled - theirs.missing / theirs.settled) < MISSING_GAP:
-        return None
-    if different(mine.missing, mine.settled, theirs.missing, theirs.settled) >= MISSING_P:
-        return None
-    return "hold", (
-        f"feedback is missing for {mine.missing} of {mine.settled} challenger and {theirs.missing} of "
-        f"{theirs.settled} champion sessions: check its source"
-    )
-
-
-def _too_early(rollout: Rollout, evidence: Evidence, decision: Decision, present: float, now: float) -> _Found | None:
-    if rollout.held and rollout.history and rollout.history[-1].by not in AUTOMATION:
-        return "wait", f"held by {rollout.history[-1].by}: goes on when a person resumes it"
-    if decision.sessions < decision.needed:
-        what = "pairs" if rollout.stage == "shadow" else "challenger sessions"
-        return "wait", f"{decision.sessions} of {decision.needed} scored {what}"
-    if rollout.stage not in ALONE and evidence.comparisons == 0:
-        return "wait", "no scored champion session to compare with yet"
-    left = rollout.spec.min_bake_s - (now - rollout.stage_since)
-    if left > 0:
-        return "wait", f"bakes for {left:.0f} s more"
-    if present >= CAUTION / rollout.spec.alpha:
-        return "wait", f"evidence {present:.3g} leans against the challenger: more sessions first"
+def _in_band(rollout: Rollout, evidence: Evidence) -> Found | None:
+    bands = rollout.spec.bands
+    match band(evidence.increments, bands):
+        case "halve" if rollout.stage == "shadow":
+            return "hold", f"less than {bands.halve:.0%} of the champion's quality: not beyond shadow"
+        case "halve":
+            return "halve", f"less than {bands.halve:.0%} of the champion's quality: half of the share"
+        case "hold":
+            return "hold", f"less than {bands.hold:.0%} of the champion's quality: no more traffic"
     return None
 
 
-def _praise(evidence: Evidence, decision: Decision) -> str:
+def _too_early(rollout: Rollout, evidence: Evidence, decision: Decision, present: float, now: float) -> Found | None:
+    if rollout.by_hand:
+        by = next((t.by for t in reversed(rollout.history) if t.decision.action == "hold"), "a person")
+        return "wait", f"held by {by}: goes on when a person resumes it"
+    why = _missing(rollout, evidence, decision, present, now)
+    if why is None:
+        return None
+    spec, waited = rollout.spec, now - rollout.stage_since
+    if waited <= spec.stall_hours * 3600:
+        return "wait", why
+    told = f"stalled: {waited / 3600:.0f} hours in this stage, {why}"
+    return ("wait", f"{told}; it goes on waiting") if spec.stall == "extend" else (spec.stall, told)
+
+
+def _missing(rollout: Rollout, evidence: Evidence, decision: Decision, present: float, now: float) -> str | None:
+    """What this stage lacks for the next one; None where it lacks nothing."""
+    spec = rollout.spec
+    if decision.sessions < decision.needed:
+        what = "pairs" if rollout.stage == "shadow" else "challenger sessions"
+        return f"{decision.sessions} of {decision.needed} scored {what}"
+    if rollout.stage not in ALONE and evidence.comparisons == 0:
+        return "no scored champion session to compare with yet"
+    left = spec.min_bake_s - (now - rollout.stage_since)
+    if left > 0:
+        return f"bakes for {left:.0f} s more"
+    if present >= CAUTION / spec.alpha:
+        return f"evidence {present:.3g} leans against the challenger: more sessions first"
+    margin = spec.non_inferiority
+    if margin is not None and rollout.stage == _last_beside(spec) and (decision.lower or 0.0) < -margin:
+        return f"may still be worse by {-(decision.lower or 0.0):.3f}, {margin:g} must be ruled out"
+    return None
+
+
+def _last_beside(spec: RolloutSpec) -> str:
+    """The last stage in which the champion answers too: later nothing new is learnt of the difference."""
+    return [s for s in order(spec) if s not in (*ALONE, "done")][-1]
+
+
+def _praise(rollout: Rollout, evidence: Evidence, decision: Decision) -> str:
     if evidence.stage in ALONE and evidence.reference is None:
         return (
             f"{decision.sessions} scored sessions without a failure of a guardrail; no champion scores to compare with"
         )
-    return f"{decision.sessions} scored sessions without evidence of harm ({decision.e_value:.3g})"
+    told = f"{decision.sessions} scored sessions without evidence of harm ({decision.e_value:.3g})"
+    if rollout.stage == "watch" and decision.lower is not None:
+        told += f"; whatever was seen, it is worse by {max(0.0, -decision.lower):.3f} at most"
+    return told

@@ -28,11 +28,17 @@ class Unit(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Challenger - champion, in [-1, 1]."""
+    """Challenger beside champion, each 0..1."""
 
     known_at: float
-    value: float
     stage: str
+    mine: float
+    theirs: float
+
+    @property
+    def value(self) -> float:
+        """Challenger - champion, in [-1, 1]."""
+        return self.mine - self.theirs
 
 
 def scores(feedback: Iterable[Feedback]) -> dict[str, tuple[float, float]]:
@@ -69,16 +75,18 @@ def units(calls: Iterable[Interaction], known: Known) -> list[Unit]:
 
 
 def pairs(answered: Iterable[Interaction], shadows: Iterable[Interaction], known: Known) -> list[Difference]:
-    """Sessions in shadow: the mean over their pairs of (shadow's score - score of what the client got)."""
+    """Sessions in shadow: the means over their pairs of the shadow's score and of what the client got."""
     by_id = {i.id: i for i in answered if i.id in known and not failed(i)}
-    grouped: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    grouped: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for shadow in shadows:
         mine = by_id.get(shadow.shadow_of or "")
         if mine is not None and shadow.id in known and not failed(shadow):
             (theirs, at), (score, later) = known[mine.id], known[shadow.id]
-            grouped[mine.session].append((max(at, later), score - theirs))
+            grouped[mine.session].append((max(at, later), score, theirs))
     return sorted(
-        Difference(min(at for at, _ in found), sum(d for _, d in found) / len(found), "shadow")
+        Difference(
+            min(at for at, _, _ in found), "shadow", _mean(m for _, m, _ in found), _mean(t for _, _, t in found)
+        )
         for found in grouped.values()
     )
 
@@ -96,10 +104,15 @@ def blocks(stage: str, champion: Sequence[Unit], challenger: Sequence[Unit]) -> 
     for unit, arm in sorted(arrivals):
         waiting[arm].append(unit.score)
         if waiting[0] and waiting[1]:
-            theirs, mine = (sum(w) / len(w) for w in waiting)
-            made.append(Difference(unit.known_at, mine - theirs, stage))
+            theirs, mine = map(_mean, waiting)
+            made.append(Difference(unit.known_at, stage, mine, theirs))
             waiting = ([], [])
     return made
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
 
 
 def failed(call: Interaction) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
 from pawl.lake.records import Feedback, Interaction
+from pawl.rollout.bands import Both
 from pawl.rollout.differences import Difference, Unit, blocks, failed, pairs, scores, units
 from pawl.rollout.route import BUCKETS, bucket
 from pawl.rollout.sequential import lower_bound
@@ -28,6 +29,12 @@ class ArmEvidence(msgspec.Struct, frozen=True, kw_only=True):
     errors: int = 0
     latencies: int = 0  # calls that did not fail
     p95_s: float | None = None  # seconds, of those
+    first_tokens: int = 0  # of those, the streamed ones
+    p95_first_token_s: float | None = None  # seconds, of these
+    usd: float = 0.0  # mean of a call that did not fail
+    failures: int = 0  # scored sessions below one half
+    inconclusive: int = 0  # sessions with feedback that gives no score
+    barred: int = 0  # requests that were this arm's, and that privacy kept from it
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,10 +45,16 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     champion_overall: ArmEvidence = ArmEvidence()  # over all stages, for what needs it at 100 and in watch too
     challenger: ArmEvidence = ArmEvidence()
     comparisons: int = 0  # differences made in the present stage
-    differences: tuple[float, ...] = ()  # challenger - champion over the whole rollout, as they became known
-    increments: tuple[float, ...] = ()  # the same with the sessions at 100 and in watch against `reference`
+    compared: tuple[Both, ...] = ()  # (challenger, champion) over the whole rollout, as they became known
+    increments: tuple[Both, ...] = ()  # the same with the sessions at 100 and in watch beside `reference`
     reference: float | None = None  # lower bound of the champion's mean; None before 100, or without its scores
     failures: tuple[bool, ...] = ()  # the challenger's calls over the whole rollout, in order
+    scores: tuple[float, ...] = ()  # of the challenger's sessions over the whole rollout, as they became known
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """Challenger - champion of everything that was compared."""
+        return tuple(mine - theirs for mine, theirs in self.compared)
 
 
 def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iterable[Feedback]) -> Evidence:
@@ -53,7 +66,9 @@ def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iter
     so the e-value stays valid at the price of the bound's own risk, `REFERENCE_SHARE` of alpha.
     """
     seen = sorted({i.id: i for i in interactions}.values(), key=lambda i: (i.at, i.id))
-    known = scores(feedback)
+    said = list(feedback)
+    known = scores(said)
+    unclear = {f.interaction for f in said if f.score is None and f.kind != "correction"} - known.keys()
     champion = [i for i in seen if _by_champion(rollout, i)]
     answered = {i.id: i for i in champion}
     shadows = [
@@ -73,20 +88,23 @@ def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iter
     reference = None
     if theirs and (alone or rollout.stage in ALONE):
         reference = lower_bound([u.score for u in theirs], REFERENCE_SHARE * rollout.spec.alpha)
-    against = [] if reference is None else [Difference(u.known_at, u.score - reference, u.stage) for u in alone]
+    against = [] if reference is None else [Difference(u.known_at, u.stage, u.score, reference) for u in alone]
 
     now = rollout.stage
     frontier = max((i.at for i in (*champion, *calls) if i.id in known and i.stage == now), default=-math.inf)
     return Evidence(
         stage=now,
-        champion=_arm(now, champion, theirs, frontier),
-        champion_overall=_arm(None, champion, theirs, frontier),
-        challenger=_arm(now, calls, mine, frontier),
+        champion=_arm(now, champion, theirs, frontier, unclear),
+        champion_overall=_arm(None, champion, theirs, frontier, unclear),
+        challenger=msgspec.structs.replace(
+            _arm(now, calls, mine, frontier, unclear), barred=sum(_barred(rollout, i) for i in seen)
+        ),
         comparisons=sum(d.stage == now for d in made),
-        differences=tuple(d.value for d in made),
-        increments=tuple(d.value for d in sorted([*made, *against])),
+        compared=tuple((d.mine, d.theirs) for d in made),
+        increments=tuple((d.mine, d.theirs) for d in sorted([*made, *against])),
         reference=reference,
         failures=tuple(failed(i) for i in calls),
+        scores=tuple(u.score for u in mine),
     )
 
 
@@ -101,24 +119,42 @@ def _by_champion(rollout: Rollout, i: Interaction) -> bool:
     """
     if i.rollout != rollout.id or i.role != "answer" or i.arm != rollout.champion.name:
         return False
-    if i.stage == "shadow":
-        return True
+    return i.stage == "shadow" or not _sent_to_challenger(rollout, i)
+
+
+def _barred(rollout: Rollout, i: Interaction) -> bool:
+    """Whether the challenger, a cloud, was to answer this and privacy had the champion do it."""
+    stands_in = i.rollout == rollout.id and i.role == "answer" and i.arm == rollout.champion.name
+    private = i.privacy != "open" and rollout.challenger.kind == "cloud" and i.stage != "shadow"
+    return stands_in and private and _sent_to_challenger(rollout, i)
+
+
+def _sent_to_challenger(rollout: Rollout, i: Interaction) -> bool:
+    """Whether the split gave this session to the challenger, by the share that the route had then."""
     percent = int(i.stage) if i.stage and i.stage.isdigit() else 100
-    return bucket(rollout.agent, rollout.id, i.session) >= percent * BUCKETS // 100
+    for revision, share in rollout.shares:
+        if revision <= i.route_revision:
+            percent = share
+    return bucket(rollout.agent, rollout.id, i.session) < percent * BUCKETS // 100
 
 
 def _arm(
-    stage: str | None, all_calls: Sequence[Interaction], all_units: Sequence[Unit], frontier: float
+    stage: str | None,
+    all_calls: Sequence[Interaction],
+    all_units: Sequence[Unit],
+    frontier: float,
+    unclear: Collection[str],
 ) -> ArmEvidence:
     calls = [i for i in all_calls if stage in (None, i.stage)]
     scored = [u.score for u in all_units if stage in (None, u.stage)]
     good = [i for i in calls if not failed(i)]
-    latencies = sorted(i.latency_s for i in good)
+    latencies = [i.latency_s for i in good]
+    first_tokens = [i.first_token_s for i in good if i.first_token_s is not None]
     # Feedback has caught up with what is older than the newest scored call of either arm; younger sessions may still
     # get theirs. In shadow no client sees the challenger's answer, so the arms' feedback cannot be compared there.
     compared = stage not in (None, "shadow", *ALONE)
     last = {i.session: i.at for i in good} if compared else {}
-    have = {u.session for u in all_units if u.stage == stage}
+    have = {u.session for u in all_units if stage in (None, u.stage)}
     settled = [session for session, at in last.items() if at <= frontier]
     return ArmEvidence(
         sessions=len(scored),
@@ -128,5 +164,15 @@ def _arm(
         calls=len(calls),
         errors=len(calls) - len(good),
         latencies=len(latencies),
-        p95_s=latencies[math.ceil(0.95 * len(latencies)) - 1] if latencies else None,
+        p95_s=_p95(latencies),
+        first_tokens=len(first_tokens),
+        p95_first_token_s=_p95(first_tokens),
+        usd=sum(i.cost_usd for i in good) / len(good) if good else 0.0,
+        failures=sum(score < 0.5 for score in scored),
+        inconclusive=len({i.session for i in good if i.id in unclear} - have),
     )
+
+
+def _p95(values: list[float]) -> float | None:
+    """The 95th percentile, by the nearest rank; None of nothing."""
+    return sorted(values)[math.ceil(0.95 * len(values)) - 1] if values else None

@@ -27,6 +27,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     champion: Arm
     challenger: Arm | None = None
     percent: int = 0  # share of sessions that the challenger answers
+    cautious: bool = False  # the challenger's breaker opens at half of its limits
     shadows: tuple[Arm, ...] = ()  # arms that answer too, without a client seeing it
     rollout: str | None = None
     stage: str | None = None

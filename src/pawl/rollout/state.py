@@ -9,8 +9,9 @@ import msgspec
 from pawl.fleet.spec import RolloutSpec
 from pawl.rollout.route import Arm, Route
 
-Action = Literal["advance", "wait", "hold", "rollback"]
+Action = Literal["advance", "wait", "hold", "halve", "rollback"]
 TERMINAL = ("done", "rolled_back")
+AUTOMATION = ("roll_out", "watchdog")
 
 
 class Override(msgspec.Struct, frozen=True):
@@ -32,6 +33,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     needed: int = 0
     lower: float | None = None  # anytime-valid bounds of the mean difference challenger - champion
     upper: float | None = None
+    below: float | None = None  # the share of the champion's quality that the challenger is shown to be below
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -54,6 +56,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     challenger: Arm
     stage: str
     held: bool = False
+    by_hand: bool = False  # a person holds it: it goes on when a person says so
     opened_at: float
     stage_since: float
     spec: RolloutSpec
@@ -61,6 +64,9 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     override: Override | None = None
     history: tuple[Transition, ...] = ()
     revision: int = 0
+    share: int | None = None  # of sessions, where it is less than the stage's own
+    shares: tuple[tuple[int, int], ...] = ()  # (route revision from which on, percent), by the store
+    route_revision: int = 0  # of the route that the store wrote with this state; 0: not known
 
 
 def order(spec: RolloutSpec) -> tuple[str, ...]:
@@ -71,27 +77,59 @@ def order(spec: RolloutSpec) -> tuple[str, ...]:
 def move(rollout: Rollout, decision: Decision, *, by: str, now: float) -> Rollout:
     """The state after a decision. `wait` changes nothing; terminal states never change.
 
-    Only `roll_out` or a person may advance; anybody may hold or roll back (design rule 1).
+    Only `roll_out` or a person may advance; anybody may hold, halve or roll back (design rule 1).
     """
     if rollout.stage in TERMINAL or decision.action == "wait":
         return rollout
     if decision.action == "hold":
         # A person's hold is recorded on top of an automatic one, which would end by itself.
-        known = rollout.held and by in ("watchdog", "roll_out")
+        known = rollout.held and by in AUTOMATION
         return rollout if known else _step(rollout, rollout.stage, decision, by, now, held=True)
+    if decision.action == "halve":
+        return _halved(rollout, decision, by, now)
     if decision.action == "rollback":
         return _step(rollout, "rolled_back", decision, by, now, held=False)
     if by == "watchdog":
-        raise ValueError("the watchdog may hold and roll back, never advance")
+        raise ValueError("the watchdog may hold, halve and roll back, never advance")
     stages = order(rollout.spec)
     following = stages[stages.index(rollout.stage) + 1]
     return _step(rollout, following, decision, by, now, held=False)
 
 
+def _halved(r: Rollout, decision: Decision, by: str, now: float) -> Rollout:
+    """Half of the share and held, once a stage; in shadow, where there is no share to halve, held."""
+    if r.share is not None or r.stage == "shadow":
+        return r if r.held else _step(r, r.stage, decision, by, now, held=True)
+    halved = _step(r, r.stage, decision, by, now, held=True)
+    return msgspec.structs.replace(halved, share=max(1, percent_of(r) // 2))
+
+
+def percent_of(rollout: Rollout) -> int:
+    """The share of sessions that the challenger answers in this state, in percent."""
+    if rollout.stage in ("shadow", *TERMINAL):
+        return 0
+    full = 100 if rollout.stage == "watch" else int(rollout.stage)
+    return full if rollout.share is None else min(full, rollout.share)
+
+
 def _step(r: Rollout, stage: str, d: Decision, by: str, now: float, *, held: bool) -> Rollout:
-    since = r.stage_since if stage == r.stage else now
+    same = stage == r.stage
     step = Transition(now, r.stage, stage, by, d)
-    return msgspec.structs.replace(r, stage=stage, held=held, stage_since=since, history=(*r.history, step))
+    return msgspec.structs.replace(
+        r,
+        stage=stage,
+        held=held,
+        by_hand=held and (r.by_hand or by not in AUTOMATION),
+        stage_since=r.stage_since if same else now,
+        share=r.share if same else None,
+        history=(*r.history, step),
+    )
+
+
+def resumed(rollout: Rollout, *, by: str, reason: str, now: float) -> Rollout:
+    """A held rollout goes on by its evidence, with its stage's whole share again."""
+    told = _step(rollout, rollout.stage, Decision(action="wait", reason=reason), by, now, held=False)
+    return msgspec.structs.replace(told, share=None)
 
 
 def route_of(rollout: Rollout) -> Route:
@@ -101,13 +139,13 @@ def route_of(rollout: Rollout) -> Route:
         return Route(agent=rollout.agent, champion=rollout.champion, shadows=keep)
     if rollout.stage == "done":
         return Route(agent=rollout.agent, champion=rollout.challenger, shadows=keep)
-    percent = 0 if rollout.stage == "shadow" else 100 if rollout.stage == "watch" else int(rollout.stage)
     shadows = (rollout.challenger, *keep) if rollout.stage == "shadow" else keep
     return Route(
         agent=rollout.agent,
         champion=rollout.champion,
         challenger=rollout.challenger,
-        percent=percent,
+        percent=percent_of(rollout),
+        cautious=rollout.share is not None,
         shadows=shadows,
         rollout=rollout.id,
         stage=rollout.stage,

@@ -23,6 +23,7 @@ class Breaker:
         self._until: float | None = None  # while it is not closed: when the next probe may begin
         self._probing: float | None = None
         self.why = ""
+        self.cautious = False  # it opens at half of its limits
 
     def state(self, now: float) -> State:
         """What it is now; it half-opens by time alone."""
@@ -59,7 +60,7 @@ class Breaker:
             return
         self._row = 0
         self._note(failed=False, slow=slow)
-        if self._counted and self._slow / len(self._latest) >= self._spec.slow_rate:
+        if self._counted and self._slow / len(self._latest) >= self._spec.slow_rate * self._share:
             share = f"{self._slow} of {len(self._latest)}"
             self._open(now, f"{share} calls took longer than {self._spec.slow_s:g} s")
 
@@ -70,14 +71,18 @@ class Breaker:
             return
         self._row += 1
         self._note(failed=True, slow=False)
-        if self._row >= self._spec.consecutive:
+        if self._row >= max(1, int(self._spec.consecutive * self._share)):
             self._open(now, f"{self._row} failures in a row")
-        elif self._counted and self._failed / len(self._latest) >= self._spec.error_rate:
+        elif self._counted and self._failed / len(self._latest) >= self._spec.error_rate * self._share:
             self._open(now, f"{self._failed} of {len(self._latest)} calls failed")
 
     def forget(self) -> None:
         """A call ended by nobody's fault (its client went away): no evidence, but the probe is free again."""
         self._probing = None
+
+    @property
+    def _share(self) -> float:
+        return 0.5 if self.cautious else 1.0
 
     @property
     def _counted(self) -> bool:

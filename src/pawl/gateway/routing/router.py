@@ -74,6 +74,7 @@ class Router:
         """(good enough for this complexity, to fall back on), each with what it is to the agent."""
         own = choose(route, session)
         tried = route.challenger is not None and own.name == route.challenger.name
+        self._book.arm(own).breaker.cautious = tried and route.cautious
         mine = (own, f"challenger at {route.percent} %" if tried else "champion")
         names = rules.tiers.get(complexity)  # type: ignore[call-overload]
         good = [mine]
