@@ -13,5 +13,5 @@ from tasks.values import Judged, Promoted
 def promote_challenger(judged: Judged) -> Promoted:
     """Registers in every case; asks for approval where the gate says promote. Nothing waits here for a person."""
     promoted = register(judged)
-    link_report(promoted.agent, promoted.url, f"{promoted.adapter}: {promoted.decision}")
+    link_report(promoted.agent, promoted.url, f"{promoted.adapter}: {promoted.unasked or promoted.decision}")
     return promoted

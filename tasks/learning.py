@@ -9,7 +9,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from pawl.fleet.training import TrainingSpec
 from pawl.improvement import judging, publish, steps
-from tasks.places import Telling, candidate, workplace
+from tasks.places import Telling, candidate, starter, workplace
 from tasks.values import Adapter, Dataset, Judged
 
 
@@ -17,7 +17,10 @@ from tasks.values import Adapter, Dataset, Judged
 def train(dataset: Dataset, training: TrainingSpec | None) -> Adapter:
     """Train a LoRA; a second try continues from the last checkpoint."""
     place = workplace(dataset.agent)
+    who = starter(place)
     made = steps.train(place, Path(dataset.path), training or place.agent.training, Telling(place))
+    if not made.has("started_by"):  # a run that takes a training up again did not start it
+        made.write("started_by", who)
     result = steps.training_of(made)
     return Adapter(
         agent=dataset.agent,

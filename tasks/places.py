@@ -8,10 +8,13 @@ from pathlib import Path
 from uuid import UUID
 
 from httpx import HTTPError
+from prefect import runtime
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 
 from pawl.improvement.workplace import Candidate, Workplace
+from pawl.registry.approvals import SCHEDULE, starting_pointer
 from pawl.settings import Settings
 
 log = logging.getLogger("pawl.progress")
@@ -26,6 +29,19 @@ def workplace(agent: str) -> Workplace:
 def candidate(place: Workplace, name: str) -> Candidate:
     """A candidate by its id."""
     return Candidate(place.settings.home / "candidates" / Path(name).name)
+
+
+def starter(place: Workplace) -> str:
+    """Who started this run: the key that `pawl improve` was called with, or the schedule; "" where nobody knows.
+
+    Prefect's own UI and API do not say who asked for a run.
+    """
+    root = str(runtime.flow_run.root_flow_run_id or "")
+    _, name = place.control.pointer(starting_pointer(root))
+    if name or not root:
+        return name
+    with get_client(sync_client=True) as client:
+        return SCHEDULE if client.read_flow_run(UUID(root)).auto_scheduled else ""
 
 
 class Telling:

@@ -7,7 +7,7 @@ import time
 from prefect import task
 
 from pawl.bootstrap import fleet
-from pawl.improvement import approving, placing, promotion, publish, rolling
+from pawl.improvement import approving, attending, placing, promotion, publish, rolling
 from pawl.rollout.state import TERMINAL
 from pawl.settings import Settings
 from tasks.places import candidate, workplace
@@ -34,13 +34,15 @@ def register(judged: Judged) -> Promoted:
         decision=done.decision,
         evidence=done.evidence,
         url=done.url,
+        unasked=done.unasked,
     )
 
 
 @task(retries=1)
 def open_approved(agent: str) -> Moved | None:
-    """Open the rollout of an approved (or forced) request, when no other is open."""
+    """Open the rollout of an approved (or forced) request, when no other is open; look after those that wait."""
     place = workplace(agent)
+    attending.attend(place, time.time())
     placing.restore(place)
     if place.control.open_rollout(agent) is not None:
         return None

@@ -53,7 +53,7 @@ class Judged(Value):
 
 
 class Promoted(Value):
-    """A registered version; approval is asked for where the gate said promote."""
+    """A registered version; approval is asked for where the gate said promote, unless `unasked` says why not."""
 
     agent: str
     version: str
@@ -61,6 +61,7 @@ class Promoted(Value):
     decision: str
     evidence: str
     url: str
+    unasked: str = ""
 
 
 class Moved(Value):

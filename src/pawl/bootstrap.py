@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pawl.qe.task import Task
     from pawl.registry.port import Registry
     from pawl.registry.run_log import RunLogs
+    from pawl.rollout.events import Events
 
 Grader = Callable[[list[dict[str, Any]], str], float]
 
@@ -75,6 +76,13 @@ def runs(settings: Settings) -> RunLogs:
     from pawl.registry.mlflow_runs import MlflowRuns
 
     return MlflowRuns(settings.mlflow_url)
+
+
+def events(settings: Settings) -> Events:
+    """Who is told what happens around approvals."""
+    from pawl.rollout.prefect_api import PrefectApi
+
+    return PrefectApi(settings.prefect_api_url)
 
 
 def graders(spec: FleetSpec) -> Mapping[str, Grader]:

@@ -12,6 +12,7 @@ import typer
 from pawl import __version__, bootstrap
 from pawl.commands import (
     adapter,
+    approvals,
     audit,
     auto,
     chain,
@@ -19,6 +20,7 @@ from pawl.commands import (
     dataset,
     evaluation,
     export,
+    improve,
     keys,
     lake,
     quarantine,
@@ -29,8 +31,7 @@ from pawl.commands import (
     training,
 )
 from pawl.commands import agent as agents
-from pawl.commands.acting_key import acting_key
-from pawl.errors import ApprovalInvalid, PawlError
+from pawl.errors import PawlError
 from pawl.qe.item import CannotGrade
 from pawl.settings import Settings
 
@@ -52,14 +53,16 @@ app.add_typer(adapter.app, name="adapter")
 app.add_typer(auto.app, name="auto")
 app.add_typer(chain.app, name="chain")
 app.add_typer(agents.app, name="agent")
+app.command("improve")(improve.improve)
+app.command("approve")(approvals.approve)
+app.command("reject")(approvals.reject)
+app.add_typer(approvals.app, name="approvals")
 app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("import")(lake.take_in)
 app.command("erase")(lake.erase)
 
 Agent = Annotated[str, typer.Argument(help="the agent's name in fleet.yaml")]
-Version = Annotated[str, typer.Argument(help="the version's number in the registry")]
-Reason = Annotated[str, typer.Option(help="why; kept in the audit log")]
 
 
 @app.command()
@@ -145,6 +148,8 @@ def fleet_check() -> None:
 @app.command()
 def status() -> None:
     """What serves each agent, the open rollout, what waits for approval."""
+    from pawl.registry.approvals import unanswered
+
     settings = Settings()
     fleet, control = bootstrap.fleet(settings), bootstrap.control(settings)
     for agent in fleet.agents:
@@ -154,9 +159,8 @@ def status() -> None:
             typer.echo(f"  challenger {route.challenger.name} at {route.percent} % ({route.stage})")
         for arm in route.shadows:
             typer.echo(f"  shadow {arm.name}")
-        answered = {r.version for r in control.rollouts(agent.name)}
-        for request in control.requests():
-            if request.agent == agent.name and request.version not in answered:
+        for request in unanswered(control.requests(), control.rollouts(agent.name)):
+            if request.agent == agent.name:
                 left = (request.expires - time.time()) / 3600
                 what = "forced" if request.override_by else "waits for approval"
                 seen = request.evidence[:12]
@@ -172,45 +176,6 @@ def route(agent: Agent) -> None:
     fleet = bootstrap.fleet(settings)
     found = bootstrap.current_route(fleet, bootstrap.control(settings), fleet.agent(agent))
     typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
-
-
-@app.command()
-def approve(
-    agent: Agent,
-    number: Version,
-    code: Annotated[
-        bool, typer.Option("--code", help="print a single-use code to paste as tag `approval_code` in MLflow's UI")
-    ] = False,
-    hours: Annotated[float, typer.Option(help="how long the approval or the code holds")] = 24.0,
-) -> None:
-    """Approve a version on the evidence you saw. PAWL_API_KEY must hold a key with role approver or admin."""
-    from pawl.registry import approvals
-
-    control = bootstrap.control(Settings())
-    key = acting_key("approver", "admin")
-    request = control.request(agent, number)
-    if request is None:
-        raise ApprovalInvalid(f"{agent} version {number} asks for no approval; see `pawl status`")
-    expires = time.time() + hours * 3600
-    if code:
-        typer.echo(approvals.code_for(control, request, key, expires=expires, now=time.time()))
-        return
-    approvals.approve_by_key(control, request, key, expires=expires, now=time.time())
-    typer.echo(f"{key.name} approved {agent} version {number} on evidence {request.evidence[:12]}")
-
-
-@app.command()
-def reject(agent: Agent, number: Version, reason: Reason) -> None:
-    """Reject a version; its adapter hash is remembered."""
-    from pawl.registry import approvals
-
-    control = bootstrap.control(Settings())
-    key = acting_key("approver", "admin")
-    request = control.request(agent, number)
-    if request is None:
-        raise ApprovalInvalid(f"{agent} version {number} asks for no approval; see `pawl status`")
-    approvals.reject_by_key(control, request, key, reason=reason, now=time.time())
-    typer.echo(f"{key.name} rejected {agent} version {number}: {reason}")
 
 
 def main() -> None:

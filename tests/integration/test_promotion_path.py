@@ -242,7 +242,7 @@ def test_a_tag_opens_only_with_a_valid_code(place: Place) -> None:
     found = approving.ready(place, time.time())
     assert found is not None and found.version == made.version
     assert place.registry.version(AGENT, made.version).tags["approval_answer"].startswith("accepted")
-    assert place.control.approvals(AGENT, made.version)[0].via == "code"
+    assert place.control.approvals(AGENT, made.version)[0].via == "mlflow"
 
 
 def test_files_that_changed_in_the_registry_are_not_loaded(place: Place, cluster: Cluster) -> None:

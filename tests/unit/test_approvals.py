@@ -11,10 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pawl.errors import ApprovalInvalid, NotAllowed
-from pawl.registry.approvals import approve_by_code, approve_by_key, code_for, reject_by_key, standing
-from pawl.registry.codes import make_code, read_code
+from pawl.fleet.spec import RolloutSpec
+from pawl.registry.approvals import (
+    SCHEDULE,
+    answer_by_code,
+    approve_by_key,
+    code_for,
+    reject_by_key,
+    standing,
+    tally,
+    unanswered,
+)
+from pawl.registry.codes import _sign, _text, make_code, read_code
 from pawl.rollout.control import Approval, Key, Request
 from pawl.rollout.control_sqlite import SqliteControl
+from pawl.rollout.route import Arm
+from pawl.rollout.state import Rollout
 
 NOW = time.time()
 REQUEST = Request(
@@ -75,7 +87,52 @@ def control(tmp_path: Path) -> SqliteControl:
     ],
 )
 def test_standing(given_: list[Approval], at: float, quorum: int, expected: str) -> None:
-    assert standing(REQUEST, given_, at, quorum) == expected
+    assert standing(msgspec.structs.replace(REQUEST, quorum=quorum), given_, at) == expected
+
+
+@pytest.mark.parametrize(
+    ("starter", "yes", "quorum", "lacks"),
+    [
+        ("ann", ("ann",), 1, "somebody other than ann"),
+        ("ann", ("bo",), 1, ""),
+        ("ann", ("ann", "bo"), 1, ""),
+        ("ann", ("ann",), 2, "1 more of 2"),
+        ("ann", ("ann", "bo"), 3, "1 more of 3"),
+        (SCHEDULE, ("ann",), 1, ""),  # no person started it
+        ("", ("ann",), 1, "a second person"),  # nobody knows who did: it may have been ann
+        ("", ("ann", "bo"), 1, ""),
+        ("", (), 1, "1 more of 1"),
+    ],
+)
+def test_the_starter_does_not_approve_alone_where_the_spec_says_so(
+    starter: str, yes: tuple[str, ...], quorum: int, lacks: str
+) -> None:
+    strict = msgspec.structs.replace(REQUEST, starter=starter, starter_alone=False, quorum=quorum)
+    given_ = [verdict(name, at=NOW - n) for n, name in enumerate(yes)]
+    found = tally(strict, given_, NOW)
+    assert found.lacks.startswith(lacks) and bool(found.lacks) == bool(lacks)
+    assert found.standing == ("waiting" if lacks else "approved")
+    assert set(found.yes) == set(yes)
+    if len(yes) >= quorum:  # where the spec allows it, the same people are enough
+        assert standing(msgspec.structs.replace(strict, starter_alone=True), given_, NOW) == "approved"
+
+
+def test_a_request_is_answered_once_a_rollout_was_opened_for_it() -> None:
+    arm = Arm("base", "local", "base", "local")
+
+    def rollout(version: str, at: float) -> Rollout:
+        return Rollout(
+            id=f"r{version}{at}", agent="agent", version=version, champion=arm, challenger=arm, stage="shadow",
+            opened_at=at, stage_since=at, spec=RolloutSpec(),
+        )  # fmt: skip
+
+    again = msgspec.structs.replace(REQUEST, asked_at=NOW + 10)
+    other = msgspec.structs.replace(REQUEST, version="4", asked_at=NOW - 20)
+    assert unanswered([REQUEST, other], []) == [other, REQUEST], "oldest first"
+    assert unanswered([REQUEST], [rollout("3", NOW)]) == []
+    assert unanswered([again], [rollout("3", NOW)]) == [again], "asked again since"
+    assert unanswered([REQUEST], [rollout("2", NOW)]) == [REQUEST]
+    assert unanswered([msgspec.structs.replace(REQUEST, closed_at=NOW, closed_as="held")], []) == []
 
 
 def test_changed_evidence_voids_an_approval() -> None:
@@ -122,16 +179,43 @@ def test_a_no_is_remembered_with_the_adapter(control: SqliteControl) -> None:
     reject_by_key(control, REQUEST, key, reason="too many duplicates", now=NOW)
     assert standing(REQUEST, control.approvals("agent", "3"), NOW) == "rejected"
     assert control.rejection(REQUEST.adapter_sha256) == "ann: too many duplicates"
+    with pytest.raises(ApprovalInvalid, match="too many duplicates"):  # a change of mind does not bring it back
+        approve_by_key(control, REQUEST, key, expires=NOW + 100, now=NOW + 1)
+    with pytest.raises(ApprovalInvalid, match="too many duplicates"):
+        code_for(control, REQUEST, key, expires=NOW + 100, now=NOW + 1)
+    with pytest.raises(ApprovalInvalid, match="reason"):
+        reject_by_key(control, REQUEST, key, reason=" ", now=NOW)
+
+
+def test_a_code_can_say_no(control: SqliteControl) -> None:
+    key, _ = control.create_key("approver", "ann")
+    yes = code_for(control, REQUEST, key, expires=NOW + 100, now=NOW)
+    with pytest.raises(ApprovalInvalid, match="reason"):
+        code_for(control, REQUEST, key, expires=NOW + 100, now=NOW, verdict="rejected")
+    no = code_for(control, REQUEST, key, expires=NOW + 5000, now=NOW, verdict="rejected", reason="it invents fields")
+    late = REQUEST.expires + 1
+    made = answer_by_code(control, REQUEST, no, late, "prefect")
+    assert (made.verdict, made.by, made.via, made.reason) == ("rejected", "ann", "prefect", "it invents fields")
+    assert control.rejection(REQUEST.adapter_sha256) == "ann: it invents fields"
+    assert standing(REQUEST, control.approvals("agent", "3"), late) == "rejected"
+    with pytest.raises(ApprovalInvalid, match="invents fields"):
+        answer_by_code(control, REQUEST, yes, NOW + 1, "mlflow")
+
+
+def test_codes_of_before_said_yes() -> None:
+    payload = _text(msgspec.json.encode(["agent", "3", "e" * 64, "ann", "key-1", NOW + 100, "nonce"]))
+    found = read_code(SECRET, f"pawl1.{payload}.{_text(_sign(SECRET, payload))}")
+    assert (found.verdict, found.reason, found.nonce) == ("approved", "", "nonce")
 
 
 def test_a_code_approves_once(control: SqliteControl) -> None:
     key, _ = control.create_key("approver", "ann")
     code = code_for(control, REQUEST, key, expires=NOW + 100, now=NOW)
-    made = approve_by_code(control, REQUEST, f" {code}\n", NOW + 1)
-    assert (made.by, made.via, made.evidence, made.expires) == ("ann", "code", REQUEST.evidence, NOW + 100)
+    made = answer_by_code(control, REQUEST, f" {code}\n", NOW + 1, "mlflow")
+    assert (made.by, made.via, made.evidence, made.expires) == ("ann", "mlflow", REQUEST.evidence, NOW + 100)
     assert standing(REQUEST, control.approvals("agent", "3"), NOW + 1) == "approved"
     with pytest.raises(ApprovalInvalid, match="used before"):
-        approve_by_code(control, REQUEST, code, NOW + 2)
+        answer_by_code(control, REQUEST, code, NOW + 2, "prefect")
     assert len(control.approvals("agent", "3")) == 1
     assert [e["event"] for e in control.audit_log()] == ["approval code made", "version approved"]
     assert code not in str(control.audit_log())
@@ -144,7 +228,7 @@ def test_a_code_approves_once(control: SqliteControl) -> None:
         ({"agent": "other"}, NOW, "agent version 3"),
         ({"evidence": "f" * 64}, NOW, "other evidence"),
         ({}, NOW + 100, "code has expired"),
-        ({"expires": NOW}, NOW, "request has expired"),
+        ({"expires": NOW}, NOW, "version 3 has expired"),
     ],
 )
 def test_a_code_for_something_else_is_refused_and_not_spent(
@@ -153,9 +237,9 @@ def test_a_code_for_something_else_is_refused_and_not_spent(
     key, _ = control.create_key("approver", "ann")
     code = code_for(control, REQUEST, key, expires=NOW + 100, now=NOW)
     with pytest.raises(ApprovalInvalid, match=why):
-        approve_by_code(control, msgspec.structs.replace(REQUEST, **change), code, at)
+        answer_by_code(control, msgspec.structs.replace(REQUEST, **change), code, at, "mlflow")
     assert control.approvals("agent", "3") == []
-    approve_by_code(control, REQUEST, code, NOW)  # a slip of the hand costs nothing
+    answer_by_code(control, REQUEST, code, NOW, "mlflow")  # a slip of the hand costs nothing
 
 
 def test_revoking_the_key_voids_its_codes(control: SqliteControl) -> None:
@@ -163,12 +247,12 @@ def test_revoking_the_key_voids_its_codes(control: SqliteControl) -> None:
     code = code_for(control, REQUEST, key, expires=NOW + 100, now=NOW)
     control.revoke_key(key.id)
     with pytest.raises(ApprovalInvalid, match="revoked"):
-        approve_by_code(control, REQUEST, code, NOW)
+        answer_by_code(control, REQUEST, code, NOW, "mlflow")
 
 
 def test_a_code_of_another_installation_is_refused(control: SqliteControl) -> None:
     with pytest.raises(ApprovalInvalid, match="another installation"):
-        approve_by_code(control, REQUEST, CODE, NOW)
+        answer_by_code(control, REQUEST, CODE, NOW, "mlflow")
 
 
 def test_reading_gives_back_what_was_signed() -> None:

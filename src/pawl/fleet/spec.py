@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
+from pawl.fleet.approval import ApprovalSpec as ApprovalSpec
 from pawl.fleet.base import Spec
 from pawl.fleet.chain import AutoSpec, ChainSpec
 from pawl.fleet.data import DataSpec
 from pawl.fleet.evaluation import EvaluationSpec as EvaluationSpec
 from pawl.fleet.limits import LimitsSpec, Privacy
 from pawl.fleet.policy import PolicySpec
+from pawl.fleet.rollout import RolloutSpec as RolloutSpec
 from pawl.fleet.routing import RoutingSpec
 from pawl.fleet.sandbox import SandboxSpec
 from pawl.fleet.source import TaskSourceSpec as TaskSourceSpec
-from pawl.fleet.rollout import RolloutSpec as RolloutSpec
 from pawl.fleet.training import SearchSpec, TrainingSpec
 from pawl.fleet.upstream import UpstreamSpec
 
@@ -54,7 +57,17 @@ class AgentSpec(Spec):
     routing: RoutingSpec = RoutingSpec()
     privacy: Privacy = Field(default="open", description="local_only: no cloud, ever; strict: allow-listed hosts only")
     limits: LimitsSpec = Field(default=LimitsSpec(), description="all clients of this agent together")
-    approval_hours: float = Field(default=72.0, gt=0)
+    approval: ApprovalSpec = ApprovalSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hours_moved(cls, data: Any) -> Any:
+        """`approval_hours` of earlier fleets is `approval.hours`."""
+        if isinstance(data, dict) and "approval_hours" in data:
+            data = dict(data)
+            hours, said = data.pop("approval_hours"), data.get("approval", {})
+            data["approval"] = {"hours": hours} | said if isinstance(said, dict) else said
+        return data
 
     def upstreams(self) -> list[tuple[str, str]]:
         """(field, upstream) of every upstream that this agent names."""

@@ -1,17 +1,110 @@
-"""The request for approval: whether it may open a rollout by now, and the operator's override."""
+"""The request for approval: asked, asked anew, answered through the registry; and the operator's override."""
 
 from __future__ import annotations
 
+import logging
 import time
 
-from pawl.errors import ApprovalInvalid, NotAllowed
+import msgspec
+
+from pawl.errors import ApprovalInvalid, NotAllowed, PawlError
 from pawl.improvement.workplace import Workplace
-from pawl.registry.approvals import standing
+from pawl.registry.approvals import APPROVERS, answer_by_code, standing, tally, unanswered
+from pawl.registry.port import Version
 from pawl.rollout.control import Key, Request
+from pawl.rollout.events import about
+
+CODE_TAG, ANSWER_TAG = "approval_code", "approval_answer"
+log = logging.getLogger("pawl.approvals")
+
+
+def ask(place: Workplace, version: Version, evidence: str, *, starter: str, candidate: str, now: float) -> str:
+    """Ask for approval of a version on this evidence, unless that is asked already; returns why not, "" where asked.
+
+    A request on other evidence, or one that nobody answered in time, is asked anew: verdicts given on other evidence
+    are void. An adapter that was rejected is not asked for: an operator may force it.
+    """
+    control, agent = place.control, place.agent_name
+    why = control.rejection(version.sha256)
+    if why is not None:
+        detail = {"agent": agent, "version": version.number, "adapter_sha256": version.sha256, "rejected": why}
+        control.audit("rejected adapter came back", "improve_agent", detail, now)
+        log.warning("%s was rejected before (%s): no approval is asked for it", version.adapter, why)
+        return f"rejected before: {why}"
+    known = control.request(agent, version.number)
+    if known is not None and known.evidence == evidence and (known.closed_at is None and now < known.expires):
+        return ""
+    spec = place.agent.approval
+    request = Request(
+        agent=agent,
+        version=version.number,
+        adapter=version.adapter,
+        adapter_sha256=version.sha256,
+        evidence=evidence,
+        asked_at=now,
+        expires=now + spec.hours * 3600,
+        quorum=spec.quorum,
+        starter=starter,
+        starter_alone=spec.starter_alone,
+        candidate=candidate,
+        link=place.registry.url(version),
+    )
+    _put(place, request, known, "improve_agent", now)
+    return ""
+
+
+def renew(place: Workplace, number: str, key: Key, now: float) -> Request:
+    """Ask again on the same evidence, under the fleet's present terms, after nobody answered in time.
+
+    NotAllowed for other roles, ApprovalInvalid where nothing was asked, it waits still, or was rejected.
+    """
+    if key.role not in (*APPROVERS, "operator"):
+        raise NotAllowed(f"the key {key.name!r} has role {key.role}; asking again needs operator, approver or admin")
+    known = place.control.request(place.agent_name, number)
+    if known is None:
+        raise ApprovalInvalid(f"{place.agent_name} version {number} asks for no approval; see `pawl approvals`")
+    why = place.control.rejection(known.adapter_sha256)
+    if why is not None:
+        raise ApprovalInvalid(f"{known.adapter} was rejected ({why}); only `pawl rollout force` brings it back")
+    if known.closed_at is None and now < known.expires:
+        raise ApprovalInvalid(f"version {number} waits still; see `pawl approvals`")
+    spec = place.agent.approval
+    again = msgspec.structs.replace(
+        known,
+        asked_at=now,
+        expires=now + spec.hours * 3600,
+        quorum=spec.quorum,
+        starter_alone=spec.starter_alone,
+        override_by=None,
+        override_reason="",
+        skips=(),
+        reminded_at=None,
+        closed_at=None,
+        closed_as="",
+    )
+    _put(place, again, known, key.name, now)
+    return again
+
+
+def _put(place: Workplace, request: Request, known: Request | None, by: str, now: float) -> None:
+    if known is None:
+        place.control.ask(request)
+    else:
+        place.control.amend_request(known, request)
+    told = {"agent": request.agent, "version": request.version, "evidence": request.evidence}
+    if known is not None and known.evidence != request.evidence:
+        void = sorted({a.by for a in place.control.approvals(request.agent, request.version)})
+        place.control.audit("approvals void: other evidence", by, {**told, "was": known.evidence, "of": void}, now)
+    terms = {"expires": request.expires, "quorum": request.quorum, "starter": request.starter}
+    place.control.audit("approval asked", by, told | terms, now)
+    place.events.emit(about(request, "pawl.approval.asked", now, **terms))
 
 
 def force(place: Workplace, number: str, key: Key, reason: str, skips: tuple[str, ...]) -> Request:
-    """An operator's explicit order to roll out past the gate (and past shadow): recorded, never silent."""
+    """An operator's explicit order to roll out past the gate (and past shadow): recorded, never silent.
+
+    It brings back a rejected adapter too; why that was rejected stands in the audit entry.
+    """
     if key.role not in ("operator", "admin"):
         raise NotAllowed(f"the key {key.name!r} has role {key.role}; an override needs operator or admin")
     if not reason.strip():
@@ -29,45 +122,59 @@ def force(place: Workplace, number: str, key: Key, reason: str, skips: tuple[str
         override_by=key.name,
         override_reason=reason,
         skips=skips,
+        link=place.registry.url(version),
     )
     place.control.ask(request)
     detail = {"agent": place.agent_name, "version": number, "reason": reason, "skips": list(skips)}
-    place.control.audit("override", key.name, detail, now)
+    rejected = place.control.rejection(version.sha256)
+    place.control.audit("override", key.name, detail | ({"rejected": rejected} if rejected else {}), now)
     return request
 
 
 def ready(place: Workplace, now: float) -> Request | None:
     """The oldest request that may open a rollout now: approved, or forced; None where there is none.
 
-    Codes pasted as a tag on the version in the registry's UI are read, verified and spent here.
+    Codes pasted as a tag on the version in the registry's UI are read, verified and spent here, whatever became of
+    the registry's own message about them.
     """
-    started = {r.version for r in place.control.rollouts(place.agent_name)}
-    for request in sorted(place.control.requests(), key=lambda r: r.asked_at):
-        if request.agent != place.agent_name or request.version in started:
+    for request in unanswered(place.control.requests(), place.control.rollouts(place.agent_name)):
+        if request.agent != place.agent_name:
             continue
         if request.override_by is not None:
             if now < request.expires:
                 return request
             continue
-        _read_tag(place, request, now)
-        approvals = place.control.approvals(request.agent, request.version)
-        if standing(request, approvals, now) == "approved":
+        try:
+            read_tag(place, request, now)
+        except PawlError as e:  # without the registry, what is recorded here still counts
+            log.warning("the tags of %s could not be read: %s", request.adapter, e)
+        if may_open(place, request, now):
             return request
     return None
 
 
-def _read_tag(place: Workplace, request: Request, now: float) -> None:
-    from pawl.registry.approvals import approve_by_code
+def may_open(place: Workplace, request: Request, now: float) -> bool:
+    """Whether a rollout may be opened for it: forced in time, or approved and its adapter never rejected."""
+    if request.override_by is not None:
+        return now < request.expires
+    approvals = place.control.approvals(request.agent, request.version)
+    return standing(request, approvals, now) == "approved" and place.control.rejection(request.adapter_sha256) is None
 
-    version = place.registry.version(request.agent, request.version)
-    code = version.tags.get("approval_code")
-    if not code or f"(code ending {code[-8:]})" in version.tags.get("approval_answer", ""):
+
+def read_tag(place: Workplace, request: Request, now: float) -> None:
+    """Verify and spend a code that was pasted as a tag, and answer by another tag. What was answered stays."""
+    tags = place.registry.version(request.agent, request.version).tags
+    code = tags.get(CODE_TAG)
+    # The answer names the code's end, so that a corrected code is read and the same one is not read twice.
+    if not code or f"(code ending {code[-8:]})" in tags.get(ANSWER_TAG, ""):
         return
+    told = {"agent": request.agent, "version": request.version}
     try:
-        approve_by_code(place.control, request, code, now)
-        answer = "accepted"
+        made = answer_by_code(place.control, request, code, now, "mlflow")
     except ApprovalInvalid as e:
         answer = f"refused: {e}"
-        place.control.audit("approval code refused", "registry tag", {"version": request.version, "why": str(e)}, now)
-    # The answer names the code's end, so that a corrected code is read and the same one is not read twice.
-    place.registry.tag(request.agent, request.version, "approval_answer", f"{answer} (code ending {code[-8:]})"[:4000])
+        place.control.audit("approval code refused", "registry tag", {**told, "why": str(e)}, now)
+    else:
+        counted = tally(request, place.control.approvals(request.agent, request.version), now)
+        answer = f"accepted: {made.verdict} by {made.by}" + (f"; it takes {counted.lacks}" if counted.lacks else "")
+    place.registry.tag(request.agent, request.version, ANSWER_TAG, f"{answer} (code ending {code[-8:]})"[-4000:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,12 +13,12 @@ from pawl.curation.dataset import load, name_of
 from pawl.curation.datasheet import datasheet
 from pawl.evaluation.report import Comparison, GateDecision
 from pawl.evaluation.rows import columns
+from pawl.improvement.approving import ask
 from pawl.improvement.preparing import reports_of
 from pawl.improvement.steps import Lineage, dataset_of, training_of
 from pawl.improvement.workplace import Candidate, Workplace
-from pawl.registry.port import LearntFrom
+from pawl.registry.port import LearntFrom, Version
 from pawl.registry.run_log import kept_id
-from pawl.rollout.control import Request
 
 
 class Registered(msgspec.Struct, frozen=True):
@@ -27,45 +29,55 @@ class Registered(msgspec.Struct, frozen=True):
     decision: str
     evidence: str  # digest that an approval is bound to
     url: str
+    unasked: str = ""  # why no approval was asked for though the gate says promote
 
 
 def register(place: Workplace, candidate: Candidate, report: Path) -> Registered:
     """Put the candidate into the registry with its lineage; ask for approval where the gate says promote.
 
-    A rejected one is registered too, so that what was refused can be looked at; its adapter hash is remembered.
+    A rejected one is registered too, so that what was refused can be looked at; its adapter hash is remembered, and
+    the same adapter is not asked for again.
     """
     lineage = candidate.read("lineage", Lineage)
     comparison = candidate.read("comparison", Comparison)
     gate = candidate.read("gate", GateDecision)
     evidence = comparison.digest()
-    tags = {**msgspec.to_builtins(lineage), "evidence": evidence, "gate": gate.decision}
-    agent = place.agent_name
-    tags["run_id"] = _log(place, candidate, comparison)
+    agent, now = place.agent_name, time.time()
+    starter = candidate.read("started_by", str) if candidate.has("started_by") else ""
+    # The evidence is what an approval is bound to, the report what people read: one digest, under both names.
+    judged = {"evidence": evidence, "report_digest": evidence, "gate": gate.decision}
+    origin = {"started_by": starter or "unknown"} | _parent(place, lineage)
+    tags = {**msgspec.to_builtins(lineage), **origin, **judged, "run_id": _log(place, candidate, comparison)}
     version = place.registry.register(
         agent, candidate.adapter, tags, {"report.html": report, **_about_the_data(place, candidate)}
     )
-    now = time.time()
+    if version.tags.get("evidence") != evidence:
+        _judged_anew(place, version, judged, report)
+    unasked = ""
     if gate.decision == "promote":
-        place.registry.move_alias(agent, "challenger", version.number)
-        if place.control.request(agent, version.number) is None:
-            expires = now + place.agent.approval_hours * 3600
-            place.control.ask(
-                Request(
-                    agent=agent,
-                    version=version.number,
-                    adapter=version.adapter,
-                    adapter_sha256=version.sha256,
-                    evidence=evidence,
-                    asked_at=now,
-                    expires=expires,
-                )
-            )
-            place.control.audit("approval asked", "improve_agent", {"agent": agent, "version": version.number}, now)
+        unasked = ask(place, version, evidence, starter=starter, candidate=candidate.id, now=now)
+        if not unasked:
+            place.registry.move_alias(agent, "challenger", version.number)
     elif gate.decision == "reject":
         place.control.reject_adapter(version.sha256, agent, "gate: " + "; ".join(gate.reasons), now)
         detail = {"agent": agent, "version": version.number, "reasons": list(gate.reasons)}
         place.control.audit("gate rejected", "improve_agent", detail, now)
-    return Registered(version.number, version.adapter, gate.decision, evidence, place.registry.url(version))
+    return Registered(version.number, version.adapter, gate.decision, evidence, place.registry.url(version), unasked)
+
+
+def _parent(place: Workplace, lineage: Lineage) -> dict[str, str]:
+    """The version number of the adapter it was trained from; nothing where that was the base model."""
+    found = (v.number for v in place.registry.versions(place.agent_name) if v.adapter == lineage.parent)
+    return {"parent_version": number} if (number := next(found, "")) else {}
+
+
+def _judged_anew(place: Workplace, version: Version, judged: dict[str, str], report: Path) -> None:
+    """The same adapter with other evidence: the version tells of the present one, and keeps the page of the former."""
+    for key, value in judged.items():
+        place.registry.tag(version.agent, version.number, key, value)
+    with tempfile.TemporaryDirectory() as folder:
+        page = shutil.copyfile(report, Path(folder) / f"report-{judged['evidence'][:12]}.html")
+        place.registry.attach(version.agent, version.number, page)
 
 
 def _log(place: Workplace, candidate: Candidate, comparison: Comparison) -> str:

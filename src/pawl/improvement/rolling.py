@@ -6,7 +6,8 @@ import time
 import uuid
 
 from pawl.bootstrap import current_route
-from pawl.errors import StaleWrite
+from pawl.errors import ApprovalInvalid, StaleWrite
+from pawl.improvement.approving import may_open
 from pawl.improvement.placing import present
 from pawl.improvement.workplace import Workplace
 from pawl.rollout.control import Request
@@ -15,7 +16,12 @@ from pawl.rollout.state import Override, Rollout
 
 
 def open_rollout(place: Workplace, request: Request) -> Rollout:
-    """Bring the adapter onto the serving cluster, verify it there, then open the rollout."""
+    """Bring the adapter onto the serving cluster, verify it there, then open the rollout.
+
+    ApprovalInvalid where the request may not, or not any more, open one.
+    """
+    if not may_open(place, request, time.time()):
+        raise ApprovalInvalid(f"{request.adapter} has no approval that counts now; see `pawl approvals`")
     version = place.registry.version(request.agent, request.version)
     arm = Arm(version.adapter, place.fleet.local_upstream, version.adapter, "local")
     present(place, version)

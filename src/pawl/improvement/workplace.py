@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pawl.lake.parquet_lake import ParquetLake
     from pawl.registry.port import Registry
     from pawl.registry.run_log import RunLogs
+    from pawl.rollout.events import Events
 
 T = TypeVar("T")
 
@@ -56,6 +57,10 @@ class Workplace:
     @cached_property
     def runs(self) -> RunLogs:
         return bootstrap.runs(self.settings)
+
+    @cached_property
+    def events(self) -> Events:
+        return bootstrap.events(self.settings)
 
     @property
     def timeline(self) -> Path:

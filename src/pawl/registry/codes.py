@@ -1,7 +1,7 @@
-"""Single-use approval codes: a person's yes that can travel through a registry's tag or a chat (pure).
+"""Single-use approval codes: a person's yes or no that can travel through a registry's tag or a form (pure).
 
-A code is `pawl1.<payload>.<HMAC-SHA256>` in unpadded base64url. It carries what was approved, by whom and until when;
-that it was not used before is for the control database to say.
+A code is `pawl1.<payload>.<HMAC-SHA256>` in unpadded base64url. It carries what is answered, how, by whom and until
+when; that it was not used before is for the control database to say.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import binascii
 import hashlib
 import hmac
 import secrets
+from typing import Literal
 
 import msgspec
 
 from pawl.errors import ApprovalInvalid
 
 PREFIX = "pawl1"
+MOST_REASON = 500  # characters: a code must fit into a tag
 
 
 class Code(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -29,9 +31,23 @@ class Code(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     key_id: str  # the key it was made with; revoking the key voids it
     expires: float  # epoch seconds
     nonce: str
+    # At the end, so that codes of before are still read: they all said yes.
+    verdict: Literal["approved", "rejected"] = "approved"
+    reason: str = ""
 
 
-def make_code(secret: bytes, *, agent: str, version: str, evidence: str, by: str, key_id: str, expires: float) -> str:
+def make_code(
+    secret: bytes,
+    *,
+    agent: str,
+    version: str,
+    evidence: str,
+    by: str,
+    key_id: str,
+    expires: float,
+    verdict: Literal["approved", "rejected"] = "approved",
+    reason: str = "",
+) -> str:
     """A fresh code, signed with the control database's secret."""
     code = Code(
         agent=agent,
@@ -41,6 +57,8 @@ def make_code(secret: bytes, *, agent: str, version: str, evidence: str, by: str
         key_id=key_id,
         expires=expires,
         nonce=secrets.token_urlsafe(12),
+        verdict=verdict,
+        reason=reason[:MOST_REASON],
     )
     payload = _text(msgspec.json.encode(code))
     return f"{PREFIX}.{payload}.{_text(_sign(secret, payload))}"

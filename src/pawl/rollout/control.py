@@ -65,11 +65,13 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     expires: float
     reason: str = ""
-    via: Literal["cli", "code"] = "cli"
+    # Where it was given. Neither UI says who clicked, so there it is a code that names the person; "code" is what
+    # earlier versions wrote of both.
+    via: Literal["cli", "code", "mlflow", "prefect"] = "cli"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """An approval that is asked for; it waits without holding a worker."""
+    """An approval that is asked for; it waits without holding a worker. Its terms are those it was asked under."""
 
     agent: str
     version: str
@@ -81,6 +83,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     override_by: str | None = None  # set where an operator forced it past the gate
     override_reason: str = ""
     skips: tuple[str, ...] = ()
+    quorum: int = 1  # different people who must say yes
+    starter: str = ""  # who started the training; "" where nobody knows
+    starter_alone: bool = True  # whether the starter's own yes may be the only one
+    candidate: str = ""  # whose evidence it is
+    link: str = ""  # where a person sees the version
+    reminded_at: float | None = None
+    closed_at: float | None = None
+    closed_as: Literal["", "held", "rejected"] = ""  # held: nobody answered in time
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -122,6 +132,10 @@ class ControlStore(Protocol):
         ...
 
     def ask(self, request: Request) -> None: ...
+    def amend_request(self, was: Request, now: Request) -> None:
+        """Replace a request where it still is as it was read. StaleWrite otherwise."""
+        ...
+
     def request(self, agent: str, version: str) -> Request | None: ...
     def requests(self) -> list[Request]: ...
     def record_approval(self, approval: Approval) -> None: ...

@@ -9,7 +9,7 @@ import msgspec
 from pawl.errors import StaleWrite
 from pawl.rollout.control import Approval, Request
 from pawl.rollout.control_sqlite_access import SqliteAccess
-from pawl.rollout.control_sqlite_file import encode
+from pawl.rollout.control_sqlite_file import decode, encode
 from pawl.rollout.control_sqlite_quarantine import SqliteQuarantine
 from pawl.rollout.route import Route
 from pawl.rollout.state import TERMINAL, Rollout, percent_of, route_of
@@ -136,6 +136,19 @@ class SqliteControl(SqliteAccess, SqliteQuarantine):
                 "INSERT INTO requests (agent, version, asked_at, body) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (agent, version) DO UPDATE SET asked_at = excluded.asked_at, body = excluded.body",
                 (request.agent, request.version, request.asked_at, encode(request)),
+            )
+
+    def amend_request(self, was: Request, now: Request) -> None:
+        """Never brings back what was asked before: a request that was asked anew in between stays."""
+        with self._write() as db:
+            row = db.execute(
+                "SELECT body FROM requests WHERE agent = ? AND version = ?", (was.agent, was.version)
+            ).fetchone()
+            if row is None or decode(row[0], Request) != was:
+                raise StaleWrite(f"the request for {was.agent} version {was.version} changed: read it again")
+            db.execute(
+                "UPDATE requests SET body = ?, asked_at = ? WHERE agent = ? AND version = ?",
+                (encode(now), now.asked_at, was.agent, was.version),
             )
 
     def request(self, agent: str, version: str) -> Request | None:

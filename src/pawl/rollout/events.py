@@ -1,0 +1,50 @@
+"""What happens around approvals, told to whoever orchestrates: a port. What must not be lost lies in the database."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from pawl.rollout.control import Request
+
+Name = Literal[
+    "pawl.approval.asked",
+    "pawl.approval.granted",
+    "pawl.approval.rejected",
+    "pawl.approval.refused",  # a code that answered nothing
+    "pawl.approval.reminder",
+    "pawl.approval.held",  # nobody answered in time
+    "pawl.alias.strayed",  # moved by something else
+]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One event about a version of an agent."""
+
+    name: Name
+    agent: str
+    version: str
+    at: float  # epoch seconds
+    detail: dict[str, Any] = {}
+    id: str = msgspec.field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def resource(self) -> str:
+        """What it is about, as triggers match it."""
+        return f"pawl.version.{self.agent}.{self.version}"
+
+
+def about(request: Request, name: Name, at: float, **detail: Any) -> Event:
+    """An event about a request; its evidence, adapter and link are in every one."""
+    known = {"evidence": request.evidence, "adapter": request.adapter, "link": request.link}
+    return Event(name=name, agent=request.agent, version=request.version, at=at, detail=known | detail)
+
+
+class Events(Protocol):
+    """Where events go. An event hastens what a look each minute would find too, and is where notifications hang."""
+
+    def emit(self, event: Event) -> bool:
+        """Whether it was taken; never raises, and gives up after seconds."""
+        ...

@@ -1,0 +1,270 @@
+"""How a version is asked for, waits, is answered or is not: on the real control database, with a registry in memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import msgspec
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from pawl.cli import app
+from pawl.errors import ApprovalInvalid
+from pawl.evaluation.gate import gate
+from pawl.evaluation.report import Comparison
+from pawl.improvement import approving, attending, promotion, rolling
+from pawl.improvement.workplace import Candidate
+from pawl.registry import approvals
+from pawl.registry.memory_registry import MemoryRegistry
+from pawl.settings import Settings
+from tests.integration.test_promotion_path import AGENT, Place, candidate, key
+
+A_DAY_AND_A_HALF = 36 * 3600.0
+
+
+class Listener:
+    """A small real server that takes events as Prefect's API does."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        listener = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: object) -> None:
+                """Silent."""
+
+            def do_POST(self) -> None:
+                assert self.path == "/api/events"
+                listener.events += json.loads(self.rfile.read(int(self.headers["content-length"])))
+                self.send_response(204)
+                self.end_headers()
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def names(self) -> list[str]:
+        return [e["event"] for e in self.events]
+
+
+@pytest.fixture
+def listener() -> Any:
+    made = Listener()
+    yield made
+    made.server.shutdown()
+
+
+@pytest.fixture
+def place(tmp_path: Path, root: Path, listener: Listener) -> Place:
+    tree = YAML(typ="safe").load((root / "infra" / "fleet.yaml").read_text())
+    tree["agents"][0]["approval"] = {"quorum": 2, "hours": 72, "remind_hours": 24}
+    YAML().dump(tree, tmp_path / "fleet.yaml")
+    port = int(listener.server.server_address[1])
+    return Place(Settings(home=tmp_path, fleet=tmp_path / "fleet.yaml", prefect_port=port), AGENT, MemoryRegistry())
+
+
+def page(place: Place, of: Candidate) -> Path:
+    """The page of evidence; what is drawn on it does not matter here."""
+    path = place.settings.reports_dir / f"{of.id}-evidence.html"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("<h1>evidence</h1>")
+    return path
+
+
+def registered(place: Place) -> promotion.Registered:
+    made = candidate(place, better=True)
+    return promotion.register(place, made, page(place, made))
+
+
+def approve(place: Place, version: str, who: str, now: float) -> None:
+    request = place.control.request(AGENT, version)
+    assert request is not None
+    made, _ = place.control.create_key("approver", who)
+    approvals.approve_by_key(place.control, request, made, expires=now + A_DAY_AND_A_HALF, now=now)
+
+
+def audited(place: Place) -> list[str]:
+    assert place.control.verify_audit() is None
+    return [e["event"] for e in place.control.audit_log()]
+
+
+def test_two_people_and_who_started_it(place: Place, listener: Listener) -> None:
+    first = candidate(place, better=True)
+    first.write("started_by", "ann")
+    made = promotion.register(place, first, page(place, first))
+    tags = place.registry.version(AGENT, made.version).tags
+    assert tags["started_by"] == "ann" and tags["report_digest"] == tags["evidence"] == made.evidence
+    assert "parent_version" not in tags, "it was trained from the base model"
+    request = place.control.request(AGENT, made.version)
+    assert request is not None and (request.starter, request.quorum, request.candidate) == ("ann", 2, first.id)
+    assert request.link == place.registry.url(place.registry.version(AGENT, made.version))
+    now = time.time()
+    approve(place, made.version, "ann", now)
+    assert approving.ready(place, now) is None
+    approve(place, made.version, "bo", now)
+    found = approving.ready(place, now)
+    assert found is not None and found.version == made.version
+    (told,) = listener.events
+    assert told["event"] == "pawl.approval.asked" and told["payload"]["quorum"] == 2
+    assert told["resource"]["prefect.resource.id"] == f"pawl.version.{AGENT}.{made.version}"
+
+
+def test_the_parent_is_named_by_its_number(place: Place) -> None:
+    before = registered(place)
+    next_ = candidate(place, better=True, weights=b"x")
+    lineage = next_.read("lineage", promotion.Lineage)
+    next_.write("lineage", msgspec.structs.replace(lineage, parent=before.adapter))
+    made = promotion.register(place, next_, page(place, next_))
+    assert place.registry.version(AGENT, made.version).tags["parent_version"] == before.version
+
+
+def judged_anew(place: Place, better: bool = True) -> promotion.Registered:
+    """The same adapter, judged again: by one item less, so the digest is another."""
+    made = candidate(place, better)
+    comparison = made.read("comparison", Comparison)
+    other = msgspec.structs.replace(comparison, margin=comparison.margin / 2)
+    made.write("comparison", other)
+    made.write("gate", gate(other, place.agent.evaluation, None))
+    return promotion.register(place, made, page(place, made))
+
+
+def test_other_evidence_voids_what_was_approved_and_asks_again(place: Place) -> None:
+    made, now = registered(place), time.time()
+    approve(place, made.version, "ann", now)
+    approve(place, made.version, "bo", now)
+    assert approving.ready(place, now) is not None
+    again = judged_anew(place)
+    assert again.version == made.version and again.evidence != made.evidence
+    request = place.control.request(AGENT, made.version)
+    assert request is not None and request.evidence == again.evidence
+    assert approving.ready(place, time.time()) is None
+    version = place.registry.version(AGENT, made.version)
+    assert version.tags["evidence"] == version.tags["report_digest"] == again.evidence
+    assert f"report-{again.evidence[:12]}.html" in place.registry.attached[AGENT, made.version]
+    (void,) = [e for e in place.control.audit_log() if e["event"] == "approvals void: other evidence"]
+    assert void["detail"]["of"] == ["ann", "bo"] and void["detail"]["was"] == made.evidence
+    # The same evidence again asks nothing anew.
+    judged_anew(place)
+    assert place.control.request(AGENT, made.version) == request
+
+
+def test_a_rejected_adapter_comes_back_on_an_operators_name_alone(place: Place) -> None:
+    made, now = registered(place), time.time()
+    request = place.control.request(AGENT, made.version)
+    assert request is not None
+    approve(place, made.version, "ann", now)
+    approve(place, made.version, "bo", now)
+    approvals.reject_by_key(place.control, request, key(place, "approver"), reason="it invents fields", now=now)
+    assert approving.ready(place, now) is None
+    with pytest.raises(ApprovalInvalid, match="no approval that counts"):
+        rolling.open_rollout(place, request)
+    assert attending.attend(place, now) == [(request, "reject")]
+    assert attending.attend(place, now) == []
+    assert place.registry.by_alias(AGENT, "challenger") is None
+    # Judged again, it is registered and not asked for.
+    again = judged_anew(place)
+    assert again.decision == "promote" and "it invents fields" in again.unasked
+    assert place.registry.by_alias(AGENT, "challenger") is None
+    assert approving.ready(place, time.time()) is None
+    with pytest.raises(ApprovalInvalid, match="force"):
+        approving.renew(place, made.version, key(place, "operator"), time.time())
+    approving.force(place, made.version, key(place, "operator"), "a second look", ("gate",))
+    forced = approving.ready(place, time.time())
+    assert forced is not None and forced.override_by == "a operator"
+    (entry,) = [e for e in place.control.audit_log() if e["event"] == "override"]
+    assert "it invents fields" in entry["detail"]["rejected"]
+    assert "rejected adapter came back" in audited(place)
+
+
+def test_it_reminds_then_holds_and_may_be_asked_again(
+    place: Place, listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = registered(place)
+    request = place.control.request(AGENT, made.version)
+    assert request is not None
+    asked = request.asked_at
+    approve(place, made.version, "ann", asked + 1)
+    for hour in range(0, 80):
+        attending.attend(place, asked + 3600 * hour + 5)
+    done = ["pawl.approval.asked", "pawl.approval.reminder", "pawl.approval.reminder", "pawl.approval.held"]
+    assert listener.names == done
+    reminder = listener.events[1]["payload"]
+    assert (reminder["lacks"], reminder["approved_by"]) == ("1 more of 2", ["ann"])
+    assert [e for e in audited(place) if e.startswith("approval ")] == [
+        "approval asked", "approval reminder", "approval reminder", "approval expired: held",
+    ]  # fmt: skip
+    assert "it takes 1 more of 2" in caplog.text
+    held = place.control.request(AGENT, made.version)
+    assert held is not None and held.closed_as == "held" and held.closed_at is not None
+    late = asked + 80 * 3600
+    with pytest.raises(ApprovalInvalid, match="pawl approvals renew"):
+        approve(place, made.version, "bo", late)
+    again = approving.renew(place, made.version, key(place, "operator"), late)
+    with pytest.raises(ApprovalInvalid, match="waits still"):
+        approving.renew(place, made.version, key(place, "operator"), late)
+    assert again.closed_at is None and again.evidence == request.evidence
+    assert approving.ready(place, late) is None, "ann's yes of before has run out"
+    approve(place, made.version, "bo", late + 1)
+    approve(place, made.version, "ann", late + 1)
+    found = approving.ready(place, late + 2)
+    assert found is not None and found.version == made.version
+
+
+def test_without_the_registry_what_is_recorded_here_counts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, now = registered(place), time.time()
+    approve(place, made.version, "ann", now)
+    approve(place, made.version, "bo", now)
+    place.memory._versions.clear()  # whatever it is asked, it has no such version
+    found = approving.ready(place, now)
+    assert found is not None and found.version == made.version
+
+
+def test_a_code_with_a_no_in_the_tag(place: Place) -> None:
+    made, now = registered(place), time.time()
+    request = place.control.request(AGENT, made.version)
+    assert request is not None
+    code = approvals.code_for(
+        place.control, request, key(place, "approver"), expires=now + 60, now=now, verdict="rejected", reason="no"
+    )
+    place.registry.tag(AGENT, made.version, "approval_code", code)
+    assert approving.ready(place, now) is None
+    answer = place.registry.version(AGENT, made.version).tags["approval_answer"]
+    assert answer.startswith("accepted: rejected by a approver") and answer.endswith(f"(code ending {code[-8:]})")
+    assert place.control.rejection(request.adapter_sha256) == "a approver: no"
+
+
+def test_the_commands_tell_what_waits(place: Place, monkeypatch: pytest.MonkeyPatch, listener: Listener) -> None:
+    made = registered(place)
+    for name, value in {"HOME": place.settings.home, "FLEET": place.settings.fleet}.items():
+        monkeypatch.setenv(f"PAWL_{name}", str(value))
+    monkeypatch.setenv("PAWL_PREFECT_PORT", str(place.settings.prefect_port))
+
+    def pawl(*arguments: str, who: str = "", role: Any = "approver") -> str:
+        if who:
+            monkeypatch.setenv("PAWL_API_KEY", place.control.create_key(role, who)[1])
+        done = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+        return done.output
+
+    said = pawl("approvals")
+    assert made.evidence in said and "it takes   2 more of 2" in said and "expires in 72.0 h" in said
+    assert "evidence.html" in said and place.registry.url(place.registry.version(AGENT, made.version)) in said
+    assert "it takes 1 more of 2" in pawl("approve", AGENT, made.version, who="ann")
+    assert "approved   ann" in pawl("approvals")
+    assert "it takes" not in pawl("approve", AGENT, made.version, who="bo")
+    assert listener.names[-1] == "pawl.approval.granted"
+    assert listener.events[-1]["payload"]["by"] == ["ann", "bo"]
+    assert "approved, expires in" in pawl("approvals")
+    code = pawl("reject", AGENT, made.version, "--reason", "worse", "--code", who="cy").strip()
+    assert code.startswith("pawl1.") and place.control.rejection(place.registry.versions(AGENT)[0].sha256) is None
+    assert "cy rejected" in pawl("reject", AGENT, made.version, "--reason", "worse")
+    assert "rejected   cy" in pawl("approvals") and "worse" in pawl("approvals")
+    attending.attend(place, time.time())
+    assert pawl("approvals").strip() == "nothing waits for approval"
+    with pytest.raises(ApprovalInvalid, match="asks for no approval"):
+        pawl("approve", AGENT, "99", who="ann")
