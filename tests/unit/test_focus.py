@@ -13,7 +13,7 @@ from pawl.evaluation.failures import failures
 from pawl.evaluation.paired import compare
 from pawl.evaluation.report import Comparison, ItemResult
 from pawl.fleet.data import DataSpec
-from pawl.improvement.steering import classes_of
+from pawl.improvement.failing_classes import classes_of
 
 
 def focus(name: str, asked: int, failed: int) -> Focus:

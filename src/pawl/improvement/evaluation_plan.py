@@ -7,8 +7,8 @@ from collections import Counter
 import msgspec
 
 from pawl.evaluation.power import MOST, Spread, chance_to_promote, detectable, items_for, items_of, picked, spread_of
+from pawl.improvement.failing_classes import comparisons
 from pawl.improvement.held_out import split_of
-from pawl.improvement.steering import comparisons
 from pawl.improvement.workplace import Workplace
 
 SD, ICC = 0.4, 0.1  # where nothing was measured: one right-or-wrong item in six differs, and sources matter a little

@@ -26,8 +26,8 @@ from pawl.curation.texts import in_turn, texts_of, with_texts
 from pawl.errors import DataRejected, LakeError
 from pawl.fleet.data import DataSpec
 from pawl.fleet.spec import AgentSpec
+from pawl.improvement.failing_classes import classes_by_content, focus
 from pawl.improvement.held_out import held_out, side_of, split_of
-from pawl.improvement.steering import classes_by_content, focus
 from pawl.improvement.steps import OnProgress, Window
 from pawl.improvement.workplace import Workplace
 from pawl.lake.window_duckdb import Connection
