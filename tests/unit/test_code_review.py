@@ -304,6 +304,16 @@ def test_long_diffs_lose_what_stands_last(tmp_path: Path) -> None:
     assert kept.messages[1]["content"] == "module my-shop\n@@\n1 -old = 1\n1 +new = 1\n2  line0 = 0"
 
 
+def test_more_findings_than_an_answer_may_name_cannot_be_asked_for(tmp_path: Path) -> None:
+    diff = "@@ -1,20 +1,20 @@\n" + "".join(f"-old{n}\n+new{n}\n same{n}\n" for n in range(10))
+    many = [ROW | {"id": str(n), "diff": diff, "findings": [{"line": 2 * k + 1} for k in range(n)]} for n in (6, 7)]
+    (kept,) = task.items(rows(tmp_path / "r.jsonl", *many))
+    told = task.reference(kept, random.Random(1))
+    assert kept.id == "my-shop/6" and told is not None
+    grade = task.grade(kept.messages, told, kept.truth)
+    assert grade is not None and grade.score == 1.0
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [

@@ -20,7 +20,7 @@ def items(location: str) -> list[Item]:
     """An item for each row, sorted by id.
 
     Long diffs lose unchanged lines away from changes, then their end; findings that are not shown any more go with
-    it, and rows all of whose findings went are left out.
+    it. Rows all of whose findings went are left out, and those with more than an answer may name.
 
     Raises:
         SourceError: a row lacks something, by line; or none is left.
@@ -48,7 +48,7 @@ def _item(row: Row) -> Item | None:
     shown = prompt.cut(lines)
     there = {line.number for line in shown if line.sign != "@"}
     kept = [t for t in truths if t["line"] in there]
-    if not shown or (truths and not kept):
+    if not shown or (truths and not kept) or len(kept) > oracle.MOST_FINDINGS:
         return None
     name = row.optional("id") or hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
     return Item(

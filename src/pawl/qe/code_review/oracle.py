@@ -10,7 +10,7 @@ from pawl.qe.judged_task import Judged
 CLEAN = "clean"
 _NEAR = 1  # lines
 _KIND = 0.3  # of the score of what was found, where the kind is known
-_MOST_FINDINGS = 6
+MOST_FINDINGS = 6
 
 
 def response_schema() -> dict[str, Any]:
@@ -27,7 +27,7 @@ def response_schema() -> dict[str, Any]:
     }
     return {
         "type": "object",
-        "properties": {"findings": {"type": "array", "items": finding, "maxItems": _MOST_FINDINGS}},
+        "properties": {"findings": {"type": "array", "items": finding, "maxItems": MOST_FINDINGS}},
         "required": ["findings"],
         "additionalProperties": False,
     }
