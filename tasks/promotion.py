@@ -65,9 +65,11 @@ def settle(agent: str) -> tuple[Moved, ...]:
     """Aliases and the final page of rollouts that have ended; repeated until it is done."""
     place = workplace(agent)
     settled = []
-    for rollout in place.control.rollouts(agent)[:3]:
+    # The oldest first: what the latest one demands of the aliases holds.
+    for rollout in reversed(place.control.rollouts(agent)[:10]):
         if rollout.stage in TERMINAL and not rolling.settled(place, rollout):
-            publish.final_page(place, rollout)
+            if not rollout.restores:
+                publish.final_page(place, rollout)
             rolling.settle(place, rollout)
             settled.append(Moved(agent=agent, stage=rollout.stage, what=f"settled version {rollout.version}"))
     return tuple(settled)

@@ -61,6 +61,7 @@ app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("import")(lake.take_in)
 app.command("erase")(lake.erase)
+app.command("restore")(rollouts.restore)
 
 Agent = Annotated[str, typer.Argument(help="the agent's name in fleet.yaml")]
 

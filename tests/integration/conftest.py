@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pawl.registry.memory_registry import MemoryRegistry
+from pawl.settings import Settings
 from tests.integration.gateway_process import FLEET, LiveGateway
 from tests.integration.openai_upstream import Upstream
+from tests.integration.promotion_place import AGENT, Cluster, Place
 
 
 @pytest.fixture
@@ -38,3 +41,18 @@ def gateway(tmp_path: Path, free_port: int, upstream: Upstream) -> Iterator[Call
 def live(gateway: Callable[..., LiveGateway]) -> LiveGateway:
     """A running gateway with the usual fleet and an empty home."""
     return gateway()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    made = Cluster()
+    yield made
+    made.server.shutdown()
+
+
+@pytest.fixture
+def place(tmp_path: Path, root: Path, cluster: Cluster) -> Place:
+    settings = Settings(
+        home=tmp_path, fleet=root / "infra" / "fleet.yaml", vllm_port=int(cluster.server.server_address[1])
+    )
+    return Place(settings, AGENT, MemoryRegistry())

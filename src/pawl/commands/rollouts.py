@@ -9,7 +9,7 @@ import typer
 
 from pawl import bootstrap
 from pawl.commands.acting_key import acting_key
-from pawl.errors import NotAllowed
+from pawl.rollout.state import Rollout
 from pawl.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Rollouts: look, override, stop.")
@@ -23,6 +23,7 @@ def rollout_status(agent: Agent) -> None:
     """All rollouts of an agent with their moves, newest first."""
     for rollout in bootstrap.control(Settings()).rollouts(agent):
         held = " (held)" if rollout.held else ""
+        held += f", {rollout.share} % of sessions" if rollout.share is not None else ""
         typer.echo(f"{rollout.id}  version {rollout.version}  {rollout.stage}{held}")
         for t in rollout.history:
             at = time.strftime("%H:%M:%S", time.localtime(t.at))
@@ -46,43 +47,69 @@ def rollout_force(
     typer.echo(f"{key.name} forced {agent} version {number} past {' and '.join(skips)}; the next roll_out opens it")
 
 
-@app.command("abort")
-def rollout_abort(agent: Agent, reason: Reason) -> None:
-    """Send everything back to the champion now."""
-    _by_hand(agent, "rollback", reason)
+@app.command("pause")
+def rollout_pause(agent: Agent, reason: Reason) -> None:
+    """Stay at the present stage until resumed. Rollback by evidence stays in force."""
+    from pawl.improvement import by_hand
 
-
-@app.command("hold")
-def rollout_hold(agent: Agent, reason: Reason) -> None:
-    """Stay at the present stage until resumed."""
-    _by_hand(agent, "hold", reason)
+    key = acting_key("operator", "admin")
+    _tell(by_hand.pause(bootstrap.control(Settings()), agent, key, reason))
 
 
 @app.command("resume")
-def rollout_resume(agent: Agent) -> None:
-    """Let a held rollout go on by its evidence."""
-    import msgspec
+def rollout_resume(agent: Agent, reason: Annotated[str, typer.Option(help="kept in the audit log")] = "") -> None:
+    """Let a held rollout go on by its evidence, with its stage's whole share."""
+    from pawl.improvement import by_hand
 
     key = acting_key("operator", "admin")
-    control = bootstrap.control(Settings())
-    rollout = control.open_rollout(agent)
-    if rollout is None or not rollout.held:
-        raise NotAllowed(f"{agent} has no held rollout; see `pawl rollout status {agent}`")
-    control.save_rollout(msgspec.structs.replace(rollout, held=False))
-    control.audit("rollout resumed", key.name, {"rollout": rollout.id}, time.time())
-    typer.echo(f"{rollout.id} goes on at {rollout.stage}")
+    _tell(by_hand.resume(bootstrap.control(Settings()), agent, key, reason))
 
 
-def _by_hand(agent: str, action: str, reason: str) -> None:
-    from pawl.rollout.state import Decision, move
+@app.command("advance")
+def rollout_advance(agent: Agent, reason: Reason) -> None:
+    """Go on to the next stage before the evidence does; what it says is recorded beside your reason.
+
+    Refused where the evidence demands less traffic for the challenger.
+    """
+    from pawl.improvement import by_hand
+    from pawl.improvement.workplace import Workplace
 
     key = acting_key("operator", "admin")
-    control = bootstrap.control(Settings())
-    rollout = control.open_rollout(agent)
-    if rollout is None:
-        raise NotAllowed(f"{agent} has no open rollout; see `pawl rollout status {agent}`")
-    now = time.time()
-    decision = Decision(action="hold" if action == "hold" else "rollback", reason=f"{key.name}: {reason}")
-    saved = control.save_rollout(move(rollout, decision, by=key.name, now=now))
-    control.audit(f"rollout {action} by hand", key.name, {"rollout": saved.id, "reason": reason}, now)
-    typer.echo(f"{saved.id}: {saved.stage}{' (held)' if saved.held else ''}")
+    saved = by_hand.step_on(Workplace(Settings(), agent), key, reason)
+    _tell(saved)
+    typer.echo(saved.history[-1].decision.reason)
+
+
+@app.command("abort")
+def rollout_abort(agent: Agent, reason: Reason) -> None:
+    """Send everything back to the champion now."""
+    from pawl.improvement import by_hand
+
+    key = acting_key("operator", "admin")
+    _tell(by_hand.abort(bootstrap.control(Settings()), agent, key, reason))
+
+
+def restore(
+    agent: Agent,
+    to: Annotated[str, typer.Option(help="a version's number, base, cloud, or an upstream's name in fleet.yaml")],
+    reason: Reason,
+    despite_rejection: Annotated[
+        bool, typer.Option("--despite-rejection", help="serve a version that was rejected or rolled back")
+    ] = False,
+) -> None:
+    """Complete rollback: serve an earlier version, the base model or the cloud again, all traffic at once.
+
+    An open rollout is aborted first. Needs neither Prefect nor, where the files are on this machine, MLflow.
+    Example: pawl restore functional-negative --to 3 --reason "version 4 breaks our parser"
+    """
+    from pawl.improvement import by_hand
+    from pawl.improvement.workplace import Workplace
+
+    key = acting_key("operator", "admin")
+    saved = by_hand.restore(Workplace(Settings(), agent), to, key, reason, despite_rejection)
+    typer.echo(f"{agent}: {saved.champion.name} -> {saved.challenger.name}; gateways follow within a second")
+
+
+def _tell(saved: Rollout) -> None:
+    share = f", {saved.share} % of sessions" if saved.share is not None else ""
+    typer.echo(f"{saved.id}: {saved.stage}{' (held)' if saved.held else ''}{share}")

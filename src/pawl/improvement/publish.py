@@ -50,7 +50,7 @@ def final_page(place: Workplace, rollout: Rollout) -> Path:
 def loop_page(place: Workplace) -> Path:
     """The page over everything so far, with the best version that serves now: `report.html` of the agent."""
     rollouts = place.control.rollouts(place.agent_name)
-    done = next((r for r in rollouts if r.stage == "done"), None)
+    done = next((r for r in rollouts if r.stage == "done" and not r.restores), None)
     target = place.settings.reports_dir / f"{place.agent_name}.html"
     if done is None:
         return write(LoopReport(title="Pawl", agent=place.agent_name, generated_at=time.time()), target)

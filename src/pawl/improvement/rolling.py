@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import suppress
 
 from pawl.bootstrap import current_route
 from pawl.errors import ApprovalInvalid, StaleWrite
@@ -76,10 +77,15 @@ def advance(place: Workplace, now: float | None = None) -> tuple[Rollout, str] |
 
 
 def settle(place: Workplace, rollout: Rollout) -> None:
-    """After a rollout's end: move the aliases (success) or remember the adapter as rejected (rolled back)."""
+    """After a rollout's end: move the aliases (success) or remember the adapter as rejected (rolled back).
+
+    Aliases name adapter versions: where the base model or a cloud serves again they stay.
+    """
     registry, agent = place.registry, place.agent_name
     now = time.time()
-    if rollout.stage == "done":
+    if not rollout.version:
+        pass
+    elif rollout.stage == "done":
         champion = registry.by_alias(agent, "champion")
         if champion is not None and champion.number != rollout.version:
             registry.move_alias(agent, "previous", champion.number)
@@ -95,9 +101,16 @@ def settle(place: Workplace, rollout: Rollout) -> None:
         challenger = registry.by_alias(agent, "challenger")
         if challenger is not None and challenger.number == rollout.version:
             registry.drop_alias(agent, "challenger")
-    registry.tag(agent, rollout.version, "rollout", rollout.stage)
+    if rollout.version:
+        registry.tag(agent, rollout.version, "rollout", rollout.stage)
+    with suppress(StaleWrite):  # another worker settled it at the same time
+        place.control.move_pointer(_mark(rollout), 0, rollout.stage)
 
 
 def settled(place: Workplace, rollout: Rollout) -> bool:
     """Whether `settle` finished for this rollout; it is repeated until it did."""
-    return place.registry.version(place.agent_name, rollout.version).tags.get("rollout") == rollout.stage
+    return place.control.pointer(_mark(rollout))[0] > 0
+
+
+def _mark(rollout: Rollout) -> str:
+    return f"settled/{rollout.id}"

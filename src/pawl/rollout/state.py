@@ -68,6 +68,11 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     shares: tuple[tuple[int, int], ...] = ()  # (route revision from which on, percent), by the store
     route_revision: int = 0  # of the route that the store wrote with this state; 0: not known
 
+    @property
+    def restores(self) -> bool:
+        """Whether a person went back to an earlier state with it, without stages."""
+        return self.override is not None and "stages" in self.override.skips
+
 
 def order(spec: RolloutSpec) -> tuple[str, ...]:
     """All stages of a successful rollout, in order."""

@@ -1,0 +1,174 @@
+"""What people do with an agent's traffic by hand: pause, resume, advance, abort a rollout; go back to an earlier state.
+
+Everything is recorded under the person's name. A way back needs neither Prefect nor the model registry to be up.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pawl.bootstrap import current_route, upstream_arm
+from pawl.errors import NotAllowed, ServerNotUp
+from pawl.rollout.control import ControlStore, Key
+from pawl.rollout.route import Arm
+from pawl.rollout.state import Decision, Override, Rollout, move, resumed
+
+if TYPE_CHECKING:
+    from pawl.improvement.workplace import Workplace
+
+CLOUD = "cloud"
+
+
+def pause(control: ControlStore, agent: str, key: Key, reason: str) -> Rollout:
+    """Stay at the present stage until a person resumes the rollout."""
+    decision = Decision(action="hold", reason=f"{key.name}: {_said(reason)}")
+    return _saved(control, _open(control, agent), decision, key, "paused")
+
+
+def abort(control: ControlStore, agent: str, key: Key, reason: str) -> Rollout:
+    """Send everything back to the champion now."""
+    decision = Decision(action="rollback", reason=f"{key.name}: {_said(reason)}")
+    return _saved(control, _open(control, agent), decision, key, "aborted")
+
+
+def resume(control: ControlStore, agent: str, key: Key, reason: str = "") -> Rollout:
+    """Let a held rollout go on by its evidence, with the whole share of its stage."""
+    rollout, now = _open(control, agent), time.time()
+    if not rollout.held:
+        raise NotAllowed(f"{rollout.id} is not held; see `pawl rollout status {agent}`")
+    told = f"{key.name}: {reason.strip() or 'resumed'}"
+    saved = control.save_rollout(resumed(rollout, by=key.name, reason=told, now=now))
+    control.audit("rollout resumed", key.name, {"rollout": saved.id, "reason": reason}, now)
+    return saved
+
+
+def step_on(place: Workplace, key: Key, reason: str) -> Rollout:
+    """Advance by one stage before the evidence does; what it said then stands beside the person's reason.
+
+    NotAllowed where it demands that the challenger gets less traffic.
+    """
+    from pawl.rollout.decide import decide
+    from pawl.rollout.evidence import gather
+
+    rollout, now = _open(place.control, place.agent_name), time.time()
+    reason = _said(reason)
+    seen = place.lake.interactions(place.agent_name, since=rollout.opened_at, until=None)
+    said = place.lake.feedback(place.agent_name, since=rollout.opened_at, until=None)
+    found = decide(rollout, gather(rollout, seen, said), now)
+    if found.action in ("rollback", "halve"):
+        raise NotAllowed(f"the evidence demands {found.action}: {found.reason}")
+    told = f"{key.name}: {reason} (the evidence said {found.action}: {found.reason})"
+    return _saved(
+        place.control, rollout, msgspec.structs.replace(found, action="advance", reason=told), key, "advanced"
+    )
+
+
+def restore(place: Workplace, to: str, key: Key, reason: str, despite_rejection: bool = False) -> Rollout:
+    """Serve an earlier state again, all of it at once: an open rollout is aborted first.
+
+    `to`: a version's number, `base` for the base model, `cloud` for the fleet's cloud, or an upstream's name. It is
+    recorded as a rollout that is done, so that the registry's aliases follow as after any other.
+
+    Raises:
+        NotAllowed: nobody bears that name, it serves already, its adapter was rejected, or the key may not.
+        ServerNotUp: the serving cluster, or the registry where this machine has not the files, does not answer.
+    """
+    reason = _said(reason)
+    version, arm = _target(place, to)
+    if version and not despite_rejection:
+        _not_rejected(place, arm)
+    now = time.time()
+    if place.control.open_rollout(place.agent_name) is not None:
+        abort(place.control, place.agent_name, key, f"to serve {to}: {reason}")
+    route = current_route(place.fleet, place.control, place.agent)
+    if route.champion == arm:
+        raise NotAllowed(f"{arm.name} serves {place.agent_name} already")
+    rollout = Rollout(
+        id=f"restore-{uuid.uuid4().hex[:12]}",
+        agent=place.agent_name,
+        version=version,
+        champion=route.champion,
+        challenger=arm,
+        stage="watch",
+        opened_at=now,
+        stage_since=now,
+        spec=place.agent.rollout,
+        keep_shadow=tuple(s for s in route.shadows if s != arm),
+        override=Override(key.name, reason, now, ("gate", "shadow", "stages")),
+    )
+    decision = Decision(action="advance", reason=f"{key.name} went back to {to}: {reason}")
+    saved = place.control.save_rollout(move(rollout, decision, by=key.name, now=now))
+    detail = {"agent": place.agent_name, "from": route.champion.name, "to": arm.name, "reason": reason}
+    place.control.audit("restored", key.name, detail, now)
+    return saved
+
+
+def _target(place: Workplace, to: str) -> tuple[str, Arm]:
+    """(version's number or "", arm); an adapter is on the serving cluster and verified there when this returns."""
+    from pawl.improvement.placing import fetch, place_adapter
+
+    fleet = place.fleet
+    if to == "base":
+        return "", upstream_arm(fleet, fleet.local_upstream)
+    clouds = [name for name, upstream in fleet.upstreams.items() if upstream.kind == "cloud"]
+    name = clouds[0] if to == CLOUD and to not in fleet.upstreams and clouds else to
+    if name in fleet.upstreams:
+        upstream = fleet.upstreams[name]
+        if upstream.kind == "cloud" and (place.agent.privacy, fleet.gateway.privacy) != ("open", "open"):
+            raise NotAllowed(f"{place.agent_name} is private: {name} is a cloud")
+        return "", upstream_arm(fleet, name)
+    if not to.isdigit():
+        known = ["a version's number", "base", *fleet.upstreams]
+        raise NotAllowed(f"there is no {to!r} to go back to; write {', '.join(known)}")
+    here = _at_hand(place, to)
+    if here is None:
+        try:
+            here = fetch(place, place.registry.version(place.agent_name, to))
+        except ServerNotUp as e:
+            raise ServerNotUp(f"version {to} is not on this machine, and {e}") from e
+    place_adapter(place, here.name, here, f"version {to} of {place.agent_name}, restored by hand")
+    return to, Arm(here.name, fleet.local_upstream, here.name, "local")
+
+
+def _at_hand(place: Workplace, number: str) -> Path | None:
+    """The version's folder on this machine: named by agent, number and the hash of what it holds."""
+    from pawl.registry.adapter_hash import adapter_sha256
+
+    for folder in sorted(place.settings.adapters_dir.glob(f"{place.agent_name}-v{number}-*")):
+        if folder.name == f"{place.agent_name}-v{number}-{adapter_sha256(folder)[:8]}":
+            return folder
+    return None
+
+
+def _not_rejected(place: Workplace, arm: Arm) -> None:
+    from pawl.registry.adapter_hash import adapter_sha256
+
+    why = place.control.rejection(adapter_sha256(place.settings.adapters_dir / arm.name))
+    if why is not None:
+        raise NotAllowed(f"{arm.name} was rejected ({why}); --despite-rejection serves it all the same")
+
+
+def _open(control: ControlStore, agent: str) -> Rollout:
+    rollout = control.open_rollout(agent)
+    if rollout is None:
+        raise NotAllowed(f"{agent} has no open rollout; see `pawl rollout status {agent}`")
+    return rollout
+
+
+def _said(reason: str) -> str:
+    if not reason.strip():
+        raise NotAllowed("say why: --reason '...'; it is kept in the audit log")
+    return reason.strip()
+
+
+def _saved(control: ControlStore, rollout: Rollout, decision: Decision, key: Key, done: str) -> Rollout:
+    now = time.time()
+    saved = control.save_rollout(move(rollout, decision, by=key.name, now=now))
+    detail = {"rollout": saved.id, "from": rollout.stage, "to": saved.stage, "reason": decision.reason}
+    control.audit(f"rollout {done} by hand", key.name, detail, now)
+    return saved

@@ -1,0 +1,171 @@
+"""People steer traffic by hand, through the command: pause, resume, advance, abort, and back to any earlier state."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pawl.cli import app
+from pawl.improvement import placing, rolling
+from pawl.registry import approvals
+from pawl.registry.memory_registry import MemoryRegistry
+from pawl.rollout.route import Route
+from pawl.rollout.state import Rollout
+from tests.integration.promotion_place import AGENT, Cluster, Place, key, opened, registered, traffic
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(place: Place, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`pawl rollout ...` as an operator, on the place's own state."""
+    secret = place.control.create_key("operator", "olga")[1]
+    settings = place.settings
+    for name, value in {"HOME": settings.home, "FLEET": settings.fleet, "VLLM_PORT": settings.vllm_port}.items():
+        monkeypatch.setenv(f"PAWL_{name}", str(value))
+    monkeypatch.setenv("PAWL_MLFLOW_PORT", "9")  # nobody is there
+    monkeypatch.setenv("PAWL_API_KEY", secret)
+
+    def call(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, list(arguments))
+        return done.exit_code, f"{done.stdout}{done.stderr}{done.exception or ''}"
+
+    return call
+
+
+def approved(place: Place, version: str) -> None:
+    request = place.control.request(AGENT, version)
+    assert request is not None
+    at = time.time()
+    approvals.approve_by_key(place.control, request, key(place, "approver"), expires=at + 60, now=at)
+    opened(place, version)
+
+
+def now(place: Place) -> Rollout:
+    return place.control.rollouts(AGENT)[0]
+
+
+def served(place: Place) -> Route:
+    route = place.control.route(AGENT)
+    assert route is not None
+    return route
+
+
+def test_pause_advance_resume_abort(place: Place, run: Run) -> None:
+    made = registered(place)
+    approved(place, made.version)
+    assert run("rollout", "pause", AGENT, "--reason", "a demo")[0] == 0
+    assert now(place).held and now(place).by_hand
+    traffic(place, "shadow", {"champion": 0.5, "challenger": 0.6})
+    assert (rolling.advance(place) or (None, ""))[1] == "wait: held by olga: goes on when a person resumes it"
+    code, said = run("rollout", "resume", AGENT)
+    assert code == 0 and not now(place).held and "shadow" in said
+    assert "is not held" in run("rollout", "resume", AGENT)[1]
+    code, said = run("rollout", "advance", AGENT, "--reason", "friday")
+    assert code == 0 and now(place).stage == "20" and served(place).percent == 20
+    assert "olga: friday (the evidence said " in said and said.strip() in now(place).history[-1].decision.reason + said
+    assert run("rollout", "abort", AGENT, "--reason", "enough")[0] == 0
+    assert now(place).stage == "rolled_back" and served(place).challenger is None
+    assert "has no open rollout" in run("rollout", "abort", AGENT, "--reason", "again")[1]
+    events = [(e["event"], e["by"]) for e in place.control.audit_log() if e["by"] == "olga"]
+    assert events == [(f"rollout {what}", "olga") for what in (
+        "paused by hand", "resumed", "advanced by hand", "aborted by hand")]  # fmt: skip
+    assert place.control.verify_audit() is None
+
+
+def test_nobody_advances_past_proof_of_harm_or_without_a_reason(place: Place, run: Run) -> None:
+    made = registered(place)
+    approved(place, made.version)
+    traffic(place, "shadow", {"champion": 0.9, "challenger": 0.1})
+    code, said = run("rollout", "advance", AGENT, "--reason", "I believe in it")
+    assert code != 0 and "the evidence demands rollback: worse than the champion" in said
+    assert now(place).stage == "shadow"
+    assert "say why" in run("rollout", "pause", AGENT, "--reason", " ")[1]
+
+
+def finished(place: Place, weights: bytes) -> str:
+    """A version that went all the way."""
+    made = registered(place, weights=weights)
+    approved(place, made.version)
+    for _ in range(6):
+        rollout = place.control.open_rollout(AGENT)
+        assert rollout is not None
+        from pawl.rollout.state import Decision, move
+
+        place.control.save_rollout(move(rollout, Decision(action="advance", reason="t"), by="roll_out", now=2.0))
+    rolling.settle(place, now(place))
+    return str(made.version)
+
+
+def test_any_earlier_version_serves_again_by_one_command_without_the_registry(
+    place: Place, cluster: Cluster, run: Run
+) -> None:
+    first, second = finished(place, b"one"), finished(place, b"two")
+    older = served(place).champion.name
+    third = registered(place, weights=b"three")
+    approved(place, third.version)
+    cluster.loaded = {"base": "base"}
+    code, said = run("restore", AGENT, "--to", first, "--reason", "two breaks our parser")
+    assert code == 0, said
+    assert served(place).champion.name.startswith(f"{AGENT}-v{first}-") and served(place).challenger is None
+    assert served(place).champion.name in cluster.loaded, "it was loaded and verified before any traffic"
+    assert older.startswith(f"{AGENT}-v{second}-") and place.control.open_rollout(AGENT) is None
+    restored, aborted = place.control.rollouts(AGENT)[:2]
+    assert (aborted.version, aborted.stage) == (third.version, "rolled_back") and restored.restores
+    # The registry is up again: the minute's tick has the aliases follow, the oldest first, and only once.
+    for rollout in reversed(place.control.rollouts(AGENT)):
+        if not rolling.settled(place, rollout):
+            rolling.settle(place, rollout)
+    champion, previous = (place.registry.by_alias(AGENT, a) for a in ("champion", "previous"))
+    assert champion is not None and champion.number == first and previous is not None and previous.number == second
+    assert all(rolling.settled(place, r) for r in place.control.rollouts(AGENT))
+    assert "serves functional-negative already" in run("restore", AGENT, "--to", first, "--reason", "x")[1]
+
+
+@pytest.mark.parametrize(("to", "kind"), [("base", "local"), ("cloud", "cloud")])
+def test_the_base_model_and_the_cloud_serve_again(place: Place, run: Run, to: str, kind: str) -> None:
+    finished(place, b"one")
+    code, said = run("restore", AGENT, "--to", to, "--reason", "an emergency")
+    assert code == 0, said
+    assert (served(place).champion.kind, served(place).percent) == (kind, 0)
+    rolling.settle(place, now(place))
+    champion = place.registry.by_alias(AGENT, "champion")
+    assert rolling.settled(place, now(place)) and champion is not None and champion.number == "1"
+
+
+def test_what_was_rejected_serves_only_on_somebodys_word(place: Place, run: Run) -> None:
+    finished(place, b"one")
+    bad = registered(place, weights=b"bad")
+    approved(place, bad.version)
+    assert run("rollout", "abort", AGENT, "--reason", "bad")[0] == 0
+    rolling.settle(place, now(place))
+    code, said = run("restore", AGENT, "--to", bad.version, "--reason", "x")
+    assert code != 0 and "was rejected (rolled back: olga: bad)" in said
+    assert run("restore", AGENT, "--to", bad.version, "--reason", "x", "--despite-rejection")[0] == 0
+    assert served(place).champion.name.startswith(f"{AGENT}-v{bad.version}-")
+
+
+@pytest.mark.parametrize(
+    ("to", "why"), [("nobody", "there is no 'nobody' to go back to"), ("7", "version 7 is not on this machine, and")]
+)
+def test_what_cannot_be_gone_back_to(place: Place, run: Run, to: str, why: str) -> None:
+    finished(place, b"one")
+    before = json.dumps([r.id for r in place.control.rollouts(AGENT)])
+    code, said = run("restore", AGENT, "--to", to, "--reason", "x")
+    assert code != 0 and why in said
+    assert json.dumps([r.id for r in place.control.rollouts(AGENT)]) == before, "nothing was changed"
+
+
+def test_files_that_do_not_have_their_hash_are_not_served(place: Place, run: Run) -> None:
+    finished(place, b"one")
+    finished(place, b"two")
+    folder: Any = next(place.settings.adapters_dir.glob(f"{AGENT}-v1-*"))
+    shutil.copy(next(place.settings.adapters_dir.glob(f"{AGENT}-v2-*")) / "adapter_model.safetensors", folder)
+    assert "version 1 is not on this machine" in run("restore", AGENT, "--to", "1", "--reason", "x")[1]
+    assert isinstance(place.registry, MemoryRegistry) and placing.fetch is not None
