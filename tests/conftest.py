@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,12 @@ def _free_port() -> int:
 def free_port() -> int:
     """A port that was free a moment ago."""
     return _free_port()
+
+
+@pytest.fixture
+def unused() -> Callable[[], int]:
+    """Ports that were free a moment ago, as many as a test wants."""
+    return _free_port
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from pawl.commands import (
     keys,
     lake,
     quarantine,
+    registry,
     regression,
     review,
     rollouts,
@@ -57,11 +58,12 @@ app.command("improve")(improve.improve)
 app.command("approve")(approvals.approve)
 app.command("reject")(approvals.reject)
 app.add_typer(approvals.app, name="approvals")
+app.add_typer(registry.app, name="registry")
 app.command("export")(export.export)
 app.command("compare")(compare.compare)
+app.command("restore")(rollouts.restore)
 app.command("import")(lake.take_in)
 app.command("erase")(lake.erase)
-app.command("restore")(rollouts.restore)
 
 Agent = Annotated[str, typer.Argument(help="the agent's name in fleet.yaml")]
 

@@ -23,7 +23,7 @@ from pawl.improvement.workplace import Candidate
 from pawl.registry import approvals
 from pawl.registry.memory_registry import MemoryRegistry
 from pawl.settings import Settings
-from tests.integration.test_promotion_path import AGENT, Place, candidate, key
+from tests.integration.promotion_place import AGENT, Place, candidate, key
 
 A_DAY_AND_A_HALF = 36 * 3600.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from pawl.commands.acting_key import acting_key
 from pawl.errors import ApprovalInvalid
 from pawl.registry import approvals
 from pawl.rollout.control import ControlStore, Request
-from pawl.rollout.events import about
+from pawl.rollout.events import Name, about
 from pawl.settings import Settings
 
 app = typer.Typer(invoke_without_command=True, help="What waits for approval, and what nobody answered in time.")
@@ -41,9 +41,9 @@ def approve(
     counted = approvals.tally(request, control.approvals(agent, number), now)
     lacks = f"; it takes {counted.lacks}" if counted.lacks else ""
     typer.echo(f"{key.name} approved {agent} version {number} on evidence {request.evidence[:12]}{lacks}")
-    if counted.standing == "approved":
-        # The rollout opens at once; without Prefect the next minute's run finds the approval.
-        bootstrap.events(settings).emit(about(request, "pawl.approval.granted", now, by=list(counted.yes)))
+    # The rollout opens at once; without Prefect the next minute's run finds the approval.
+    name: Name = "pawl.approval.granted" if counted.standing == "approved" else "pawl.approval.answered"
+    _tell(settings, request, name, now, by=list(counted.yes), standing=counted.standing, lacks=counted.lacks)
 
 
 def reject(
@@ -61,6 +61,7 @@ def reject(
         return
     approvals.reject_by_key(control, request, key, reason=reason, now=now)
     typer.echo(f"{key.name} rejected {agent} version {number}: {reason}")
+    _tell(settings, request, "pawl.approval.answered", now, by=[key.name], standing="rejected", lacks="")
 
 
 @app.callback()
@@ -125,3 +126,7 @@ def _request(control: ControlStore, agent: str, number: str) -> Request:
     if request is None:
         raise ApprovalInvalid(f"{agent} version {number} asks for no approval; see `pawl approvals`")
     return request
+
+
+def _tell(settings: Settings, request: Request, name: Name, now: float, **detail: Any) -> None:
+    bootstrap.events(settings).emit(about(request, name, now, **detail))

@@ -16,6 +16,7 @@ from pawl.gateway.access import auth
 from pawl.gateway.access.limits import retry_after
 from pawl.gateway.api.batch_paths import BatchPaths, Handler
 from pawl.gateway.api.batches import ENDPOINTS, Batches
+from pawl.gateway.api.control import ControlDesk
 from pawl.gateway.api.files import Files
 from pawl.gateway.api.forms import ChatForm, EmbeddingsForm, Form, ResponsesForm
 from pawl.gateway.api.openapi import document
@@ -55,6 +56,7 @@ class Gateway:
             ("GET", "/v1/models"): self._models,
             ("POST", "/v1/feedback"): self._feedback,
             ("GET", "/v1/rollouts"): self._rollouts,
+            ("POST", "/control/mlflow"): ControlDesk(parts.control, parts.events).mlflow,
             ("GET", "/healthz"): self._healthz,
             ("GET", "/readyz"): self._readyz,
             ("GET", "/metrics"): self._serve_metrics,

@@ -37,6 +37,7 @@ from pawl.lake.journal import Journal
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Interaction, Record
 from pawl.rollout.control import ControlStore
+from pawl.rollout.events import Events
 from pawl.rollout.route import Arm, Route
 
 _TIDY_S = 5.0
@@ -65,6 +66,7 @@ class Parts:
         places: Mapping[str, str],
         first_route: Callable[[AgentSpec], Route],
         arm_of: Callable[[str], Arm],
+        events: Events,
         *,
         wait_for_disk: bool = False,
         identities: Callable[[AuditTrail], Identities] | None = None,
@@ -73,7 +75,7 @@ class Parts:
         promises: Mapping[str, Promise] | None = None,
         picker: Picker | None = None,
     ) -> None:
-        self.promises, self.picker = promises or {}, picker
+        self.promises, self.picker, self.events = promises or {}, picker, events
         self.fleet, self.control, self.home, self._journal = fleet, control, home, journal
         self.client = UpstreamClient(fleet.upstreams, places)
         if problems := leaks(fleet, self.client.urls, services or {}):

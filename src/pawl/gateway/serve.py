@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import uvicorn
 
-from pawl.bootstrap import first_route, upstream_arm
+from pawl.bootstrap import events, first_route, upstream_arm
 from pawl.errors import ResourceError
 from pawl.fleet.reach import expanded
 from pawl.fleet.spec import FleetSpec
@@ -39,7 +39,8 @@ def build(
 ) -> Gateway:
     """The application with its journal. ConfigError where the fleet's privacy could be left."""
     oidc = fleet.gateway.oidc
-    services = {"gateway.oidc": oidc.jwks_url or oidc.issuer} if oidc else {}
+    services = {"events": settings.prefect_api_url}
+    services |= {"gateway.oidc": oidc.jwks_url or oidc.issuer} if oidc else {}
     telemetry = fleet.gateway.telemetry
     if telemetry.sample:
         services["gateway.telemetry"] = expanded(telemetry.endpoint, settings.places)
@@ -60,6 +61,7 @@ def build(
         settings.places,
         lambda agent: first_route(fleet, agent),
         lambda name: upstream_arm(fleet, name),
+        events(settings),
         wait_for_disk=settings.journal_sync == "fsync",
         identities=identities if oidc else None,
         services=services,

@@ -9,12 +9,12 @@ import msgspec
 
 from pawl.errors import ApprovalInvalid, NotAllowed, PawlError
 from pawl.improvement.workplace import Workplace
-from pawl.registry.approvals import APPROVERS, answer_by_code, standing, tally, unanswered
+from pawl.registry.approvals import APPROVERS, standing, unanswered
+from pawl.registry.pasted import ANSWER_TAG, CODE_TAG, take_code
 from pawl.registry.port import Version
 from pawl.rollout.control import Key, Request
 from pawl.rollout.events import about
 
-CODE_TAG, ANSWER_TAG = "approval_code", "approval_answer"
 log = logging.getLogger("pawl.approvals")
 
 
@@ -168,13 +168,8 @@ def read_tag(place: Workplace, request: Request, now: float) -> None:
     # The answer names the code's end, so that a corrected code is read and the same one is not read twice.
     if not code or f"(code ending {code[-8:]})" in tags.get(ANSWER_TAG, ""):
         return
-    told = {"agent": request.agent, "version": request.version}
-    try:
-        made = answer_by_code(place.control, request, code, now, "mlflow")
-    except ApprovalInvalid as e:
-        answer = f"refused: {e}"
-        place.control.audit("approval code refused", "registry tag", {**told, "why": str(e)}, now)
-    else:
-        counted = tally(request, place.control.approvals(request.agent, request.version), now)
-        answer = f"accepted: {made.verdict} by {made.by}" + (f"; it takes {counted.lacks}" if counted.lacks else "")
-    place.registry.tag(request.agent, request.version, ANSWER_TAG, f"{answer} (code ending {code[-8:]})"[-4000:])
+    taken = take_code(place.control, request, code, now, "mlflow")
+    answer = f"{taken.told()} (code ending {code[-8:]})"
+    place.registry.tag(request.agent, request.version, ANSWER_TAG, answer[-4000:])
+    if taken.fresh:
+        place.events.emit(taken.event(request, now))

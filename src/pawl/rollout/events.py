@@ -11,8 +11,9 @@ from pawl.rollout.control import Request
 
 Name = Literal[
     "pawl.approval.asked",
+    "pawl.approval.answered",  # a verdict that does not yet decide, or a no
     "pawl.approval.granted",
-    "pawl.approval.rejected",
+    "pawl.approval.rejected",  # closed for good
     "pawl.approval.refused",  # a code that answered nothing
     "pawl.approval.reminder",
     "pawl.approval.held",  # nobody answered in time
