@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 from collections.abc import Sequence
@@ -99,3 +100,16 @@ def _shown(value: Value | Spread) -> str:
     if isinstance(value, tuple):
         return f"{_shown(value[0])} .. {_shown(value[1])}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def arguments(name: str, told: str, more: str, quick: str) -> argparse.ArgumentParser:
+    """What every script here takes: --quick and --json. `told` stands before the options, `more` after them."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=told,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--json", action="store_true", help="one JSON object a claim on stdout; progress on stderr")
+    return parser

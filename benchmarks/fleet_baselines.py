@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import sys
@@ -15,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.claims import Claim
+from benchmarks.claims import Claim, arguments
 from benchmarks.fleet_rules import RULES
 from pawl.fleet.source import TaskSourceSpec
 from pawl.qe.item import Grade, Item
@@ -84,18 +83,7 @@ def claims(made: Sequence[Figure]) -> list[Claim]:
 
 def main() -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fleet_baselines",
-        description=_HELP,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="at most 120 items of a source, 200 draws in place of 2,000"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="one line a rule on stdout, beside the constant answer; progress on stderr"
-    )
+    parser = arguments("fleet_baselines", _HELP, _EPILOG, "at most 120 items of a source, 200 draws in place of 2,000")
     args = parser.parse_args()
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     made: list[Figure] = []

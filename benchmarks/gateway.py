@@ -19,7 +19,7 @@ from types import FrameType
 from rich.console import Console
 
 from benchmarks import peers
-from benchmarks.claims import Claim, table
+from benchmarks.claims import Claim, arguments, table
 from benchmarks.load import WRK_MISSING
 from benchmarks.measure import FULL, QUICK, STREAMS, Bench, Say
 from benchmarks.peers import PEERS, Gateway, Place
@@ -84,14 +84,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gateway",
-        description=_HELP,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="two short rounds in place of five long ones")
-    parser.add_argument("--json", action="store_true", help="one JSON object a claim on stdout; progress on stderr")
+    parser = arguments("gateway", _HELP, _EPILOG, "two short rounds in place of five long ones")
     parser.add_argument(
         "--peers",
         default=_DEFAULT_PEERS,

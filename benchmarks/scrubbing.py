@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import statistics
@@ -15,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.claims import Claim, rates, table
+from benchmarks.claims import Claim, arguments, rates, table
 from benchmarks.scrub_labelled import BEST_EFFORT, Labelled, Tally, labelled, tally
 from pawl.qe.operations.botocore_source import operations
 from pawl.scrubbing.scrub import KINDS, Span, winners
@@ -66,14 +65,7 @@ def test_rejects_{name}(client, limit={limit}):
 
 def main() -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scrubbing",
-        description=_HELP,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="three short rounds in place of seven long ones")
-    parser.add_argument("--json", action="store_true", help="one JSON object a claim on stdout; progress on stderr")
+    parser = arguments("scrubbing", _HELP, _EPILOG, "three short rounds in place of seven long ones")
     args = parser.parse_args()
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     errors.print("loading (seconds: Presidio brings its language engines along) ...", markup=False)

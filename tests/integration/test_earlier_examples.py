@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -23,20 +22,10 @@ from pawl.registry.memory_registry import MemoryRegistry
 from pawl.rollout.route import Arm
 from pawl.rollout.state import Rollout
 from pawl.settings import Settings
+from tests.memory_place import Place
 
 AGENT = "functional-negative"
 AT = 1_795_000_000.0
-
-
-@dataclass(frozen=True)
-class Place(Workplace):
-    """The workplace with a registry in memory."""
-
-    memory: MemoryRegistry
-
-    @property
-    def registry(self) -> MemoryRegistry:  # type: ignore[override]
-        return self.memory
 
 
 @pytest.fixture(scope="module")

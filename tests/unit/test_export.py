@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from pawl.evaluation.report import ItemResult
 from pawl.fleet.training import TrainingSpec
 from pawl.improvement.export_card import without_paths
 from pawl.improvement.exporting import export, version_of
-from pawl.improvement.workplace import Candidate, Workplace
+from pawl.improvement.workplace import Candidate
 from pawl.registry.adapter_hash import adapter_sha256
 from pawl.registry.memory_registry import MemoryRegistry
 from pawl.registry.port import Version
@@ -28,6 +27,7 @@ from pawl.training.adapter_check import check_adapter
 from pawl.training.base_model_transformers import check_folder, find_gguf
 from pawl.training.peft_trainer import train
 from pawl.training.result import TrainResult
+from tests.memory_place import Place
 from tests.unit.test_peft_trainer import SPEC, make_base, make_dataset
 
 AGENT = "functional-negative"
@@ -36,17 +36,6 @@ base_model: {{source: {base}, licence: MIT, max_model_len: 512}}
 upstreams: {{local: {{preset: vllm}}}}
 agents: [{{name: functional-negative, task: functional-negative}}]
 """
-
-
-@dataclass(frozen=True)
-class Place(Workplace):
-    """The workplace with a registry in memory."""
-
-    memory: MemoryRegistry
-
-    @property
-    def registry(self) -> MemoryRegistry:  # type: ignore[override]
-        return self.memory
 
 
 def make_place(home: Path, base: Path) -> Place:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from pawl.improvement.planning import plan
 from pawl.improvement.searching import search
 from pawl.improvement.starting import beginning, start_of
 from pawl.improvement.steps import Lineage
-from pawl.improvement.workplace import Candidate, Workplace
+from pawl.improvement.workplace import Candidate
 from pawl.registry.memory_registry import MemoryRegistry
 from pawl.registry.port import Version
 from pawl.rollout.route import Arm, Route
@@ -31,20 +30,10 @@ from pawl.settings import Settings
 from pawl.training.continuation import misfit, names_of
 from pawl.training.peft_trainer import train
 from pawl.training.result import TrainResult
+from tests.memory_place import Place
 from tests.unit.test_peft_trainer import SPEC, make_base, make_dataset
 
 QUICK = SPEC.model_copy(update={"epochs": 0.2})
-
-
-@dataclass(frozen=True)
-class Place(Workplace):
-    """The workplace with a registry in memory."""
-
-    memory: MemoryRegistry
-
-    @property
-    def registry(self) -> MemoryRegistry:  # type: ignore[override]
-        return self.memory
 
 
 @pytest.fixture(scope="module")

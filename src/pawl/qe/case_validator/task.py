@@ -63,10 +63,6 @@ class CaseValidator(OperationTask):
             return ""
         return "none" if not right else "all" if len(right) == len(_cases(item.messages) or ()) else "some"
 
-    def scenario_of(self, messages: Messages, completion: str) -> str:
-        """That of the item, whatever the answer."""
-        return self.class_of(Item(id="", source="", messages=messages))
-
     def grade(self, messages: Messages, completion: str, truth: Any = None) -> Grade | None:
         """Share of the cases that were told right from wrong."""
         right, cases = _right(messages), _cases(messages)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pawl.fleet.source import TaskSourceSpec
-from pawl.qe.item import Messages
+from pawl.qe.item import Item, Messages
 from pawl.qe.operations import sources
 from pawl.qe.operations.operation import Operation
 from pawl.qe.operations.prompt import operation_of
@@ -28,3 +28,7 @@ class OperationTask(TaskDefaults):
         """The service or API of the operation."""
         operation = operation_of(messages)
         return operation.source if operation else None
+
+    def scenario_of(self, messages: Messages, completion: str) -> str:
+        """That of the item, whatever the answer."""
+        return self.class_of(Item(id="", source="", messages=messages))

@@ -72,10 +72,6 @@ class SpecAnalyzer(OperationTask):
         kinds = {r.rule for r in found}
         return "enum" if "enum" in kinds else "bounds" if kinds - {"type", "required"} else "flat"
 
-    def scenario_of(self, messages: Messages, completion: str) -> str:
-        """That of the operation, whatever the answer."""
-        return self.class_of(Item(id="", source="", messages=messages))
-
     def grade(self, messages: Messages, completion: str, truth: Any = None) -> Grade | None:
         """F1 of the answer's rules against the schema's; a rule said twice counts as one wrong rule more."""
         operation = operation_of(messages)
