@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,13 +17,13 @@ from pawl.evaluation.paired import compare
 from pawl.evaluation.report import ItemResult
 from pawl.improvement import approving, promotion, publish, rolling
 from pawl.improvement.steps import Lineage
-from pawl.improvement.workplace import Candidate, Workplace
+from pawl.improvement.workplace import Candidate
 from pawl.lake.journal import Journal
 from pawl.lake.records import Feedback, Interaction
 from pawl.registry.adapter_hash import adapter_sha256
-from pawl.registry.memory_registry import MemoryRegistry
 from pawl.rollout.control import Key
 from pawl.training.result import TrainResult
+from tests.memory_place import Place
 from tests.tiny_adapter import make_adapter, tensors
 
 AGENT = "functional-negative"
@@ -66,17 +65,6 @@ class Cluster:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-@dataclass(frozen=True)
-class Place(Workplace):
-    """The workplace with a registry in memory."""
-
-    memory: MemoryRegistry
-
-    @property
-    def registry(self) -> MemoryRegistry:  # type: ignore[override]
-        return self.memory
 
 
 def candidate(place: Place, better: bool, weights: bytes = b"w") -> Candidate:
