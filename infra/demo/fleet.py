@@ -109,11 +109,11 @@ class Schooling:
     def together(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """All adapters from one vLLM, their items mixed; each agent's score then, beside that of its own evaluation."""
         from pawl.evaluation.runner import answer_items
+        from pawl.improvement import placing
         from pawl.improvement.asking import frozen_items
         from pawl.improvement.held_out import split_of
         from pawl.improvement.workplace import Workplace
         from pawl.qe.tasks import task_of
-        from pawl.serving import vllm_adapters
 
         adapters = {
             f"together-{row['agent']}": str(
@@ -121,7 +121,9 @@ class Schooling:
             )
             for row in rows
         }
-        vllm_adapters.reconcile(self._settings.vllm_url, adapters)
+        place = Workplace(self._settings, rows[0]["agent"])
+        for name, folder in adapters.items():
+            placing.place_adapter(place, name, Path(folder), "the demo's side by side")
 
         def ask(row: dict[str, Any]) -> dict[str, Any]:
             place = Workplace(self._settings, row["agent"])

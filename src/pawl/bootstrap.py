@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from pawl.fleet.load_yaml import load as load_fleet
 from pawl.fleet.spec import AgentSpec, FleetSpec
 from pawl.rollout.control import ControlStore
 from pawl.rollout.route import Arm, Route
+from pawl.rollout.state import TERMINAL
 from pawl.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from pawl.registry.port import Registry
     from pawl.registry.run_log import RunLogs
     from pawl.rollout.events import Events
+    from pawl.serving.desired import Need
+    from pawl.serving.reconciler import Reconciler
 
 Grader = Callable[[list[dict[str, Any]], str], float]
 
@@ -83,6 +87,52 @@ def events(settings: Settings) -> Events:
     from pawl.rollout.prefect_api import PrefectApi
 
     return PrefectApi(settings.prefect_api_url)
+
+
+def needs(settings: Settings, spec: FleetSpec, store: ControlStore) -> dict[str, Need]:
+    """The adapters that must be on every replica now, by the control database."""
+    from pawl.serving import desired, leases
+
+    now, folder = time.time(), settings.adapters_dir.resolve()
+    names = {a.name for a in spec.agents}
+    upstream = spec.upstreams[spec.local_upstream]
+    open_ones = (store.open_rollout(name) for name in names)
+    waiting = []
+    for request in store.requests():
+        there = now < request.expires and request.agent in names and (folder / request.adapter).is_dir()
+        if not there or store.rejection(request.adapter_sha256) is not None:
+            continue
+        if all(r.version != request.version or r.stage not in TERMINAL for r in store.rollouts(request.agent)):
+            waiting.append(desired.Waiting(request.adapter, request.agent))
+    return desired.needs(
+        [r for r in store.routes() if r.agent in names],
+        [r for r in open_ones if r is not None],
+        leases.held(store),
+        waiting,
+        upstream=spec.local_upstream,
+        base=upstream.model or spec.base_model.served_name,
+        folder=folder,
+        now=now,
+    )
+
+
+def reconciler(settings: Settings, spec: FleetSpec, store: ControlStore, *, evict: bool = False) -> Reconciler:
+    """The serving cluster's: every replica of the fleet's local upstream. `evict`: it may unload too, as the gateway's
+    does; others only load."""
+    from pawl.fleet.reach import bases
+    from pawl.serving.reconciler import Reconciler
+    from pawl.serving.replicas_vllm import fixed
+    from pawl.training.adapter_check import base_at_hand
+
+    urls = [url.removesuffix("/v1") for url in bases(spec.upstreams[spec.local_upstream], settings.places)]
+    replicas = fixed(urls, base_at_hand(spec.base_model, settings.models_dir))
+    return Reconciler(
+        lambda: replicas,
+        lambda: needs(settings, spec, store),
+        slots=settings.vllm_cpu_loras,
+        home=str(settings.home.resolve()),
+        evict=evict,
+    )
 
 
 def graders(spec: FleetSpec) -> Mapping[str, Grader]:

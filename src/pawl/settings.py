@@ -24,6 +24,10 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(default=None, description="its private key (PEM)")
     tls_client_ca: Path | None = Field(default=None, description="clients must show a certificate of these (mTLS)")
     vllm_port: int = 8710
+    vllm_urls: str = Field(
+        default="", description="the vLLM replicas, separated by commas; not given: one on this machine at vllm_port"
+    )
+    vllm_cpu_loras: int = Field(default=12, ge=1, description="adapters a replica keeps: vLLM's --max-cpu-loras")
     mlflow_port: int = 8720
     standin_port: int = 8730
     prefect_port: int = 8740
@@ -95,8 +99,15 @@ class Settings(BaseSettings):
         return f"{scheme}://{host}:{self.gateway_port}"
 
     @property
+    def replica_urls(self) -> tuple[str, ...]:
+        """The vLLM replicas, without `/v1`."""
+        given = tuple(url.strip().rstrip("/") for url in self.vllm_urls.split(",") if url.strip())
+        return given or (f"http://{self.host}:{self.vllm_port}",)
+
+    @property
     def vllm_url(self) -> str:
-        return f"http://{self.host}:{self.vllm_port}"
+        """The first replica."""
+        return self.replica_urls[0]
 
     @property
     def mlflow_url(self) -> str:
@@ -111,6 +122,7 @@ class Settings(BaseSettings):
         """What `${PAWL_...}` stands for in URLs of fleet.yaml."""
         return {
             "PAWL_VLLM_URL": self.vllm_url,
+            "PAWL_VLLM_URLS": ",".join(self.replica_urls),
             "PAWL_STANDIN_URL": self.standin_url,
             "PAWL_MLFLOW_URL": self.mlflow_url,
         }

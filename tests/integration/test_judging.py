@@ -78,7 +78,8 @@ class Models:
         Thread(target=self.server.serve_forever, daemon=True).start()
 
     def answer(self, model: str, messages: list[dict[str, Any]], chance: float) -> str:
-        self.asked.append((model, user_text(messages)))
+        if user_text(messages) != "hi":  # a probe of the reconciler
+            self.asked.append((model, user_text(messages)))
         rng = random.Random(f"{model}{user_text(messages)}")
         if "\n" not in user_text(messages) or rng.random() > chance:  # a greeting, or one that it gets wrong
             return "I cannot do that."

@@ -20,6 +20,20 @@ def expanded(url: str, places: Mapping[str, str]) -> str:
     return url
 
 
+def bases(spec: UpstreamSpec, places: Mapping[str, str]) -> tuple[str, ...]:
+    """The base URL of each of an upstream's replicas (pure): `base_urls`, or `base_url`; where that names
+    `${PAWL_VLLM_URL}`, once for each of the `PAWL_VLLM_URLS`."""
+    if spec.base_urls:
+        found = [expanded(url, places) for url in spec.base_urls]
+    elif "${PAWL_VLLM_URL}" in spec.base_url and places.get("PAWL_VLLM_URLS"):
+        found = [
+            expanded(spec.base_url, {**places, "PAWL_VLLM_URL": url}) for url in places["PAWL_VLLM_URLS"].split(",")
+        ]
+    else:
+        found = [expanded(spec.base_url, places)]
+    return tuple(dict.fromkeys(url.rstrip("/") for url in found))
+
+
 def key_of(spec: UpstreamSpec, where: str) -> str | None:
     """The key as its file or the environment has it now; None where the upstream wants none.
 

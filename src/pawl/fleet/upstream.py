@@ -58,6 +58,9 @@ class UpstreamSpec(Spec):
     )
     kind: Literal["local", "cloud"]
     base_url: str = Field(description="ends before /chat/completions, e.g. https://host/v1; ${PAWL_...} expands")
+    base_urls: tuple[str, ...] = Field(
+        default=(), description="several servers of the same models, in place of base_url; requests are spread"
+    )
     model: str | None = Field(default=None, description="model name there; local upstreams use the arm's")
     api_key_env: str | None = Field(default=None, description="environment variable that holds the key")
     api_key_file: str | None = Field(default=None, description="file that holds the key; read again when it changes")
@@ -85,7 +88,9 @@ class UpstreamSpec(Spec):
     @classmethod
     def _fill_from_preset(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("preset") in PRESETS:
-            return PRESETS[data["preset"]] | data
+            data = PRESETS[data["preset"]] | data
+        if isinstance(data, dict) and data.get("base_urls") and "base_url" not in data:
+            data = {**data, "base_url": data["base_urls"][0]}
         return data
 
     @model_validator(mode="after")

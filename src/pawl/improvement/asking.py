@@ -21,13 +21,12 @@ from pawl.evaluation.slices import FORMS
 from pawl.fleet.reach import NoKey, expanded, key_of
 from pawl.fleet.spec import AgentSpec
 from pawl.fleet.upstream import UpstreamSpec
-from pawl.improvement.placing import present
+from pawl.improvement.placing import a_replica, place_adapter, present
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.qe.item import Item
 from pawl.qe.task import Task
 from pawl.registry.adapter_hash import adapter_sha256
 from pawl.rollout.route import Arm
-from pawl.serving import vllm_adapters
 
 GRADERS = 2  # answers graded at a time where that starts processes
 ALIASES = ("challenger", "previous")
@@ -73,7 +72,7 @@ def respondent(place: Workplace, who: str, base_sha256: str) -> Respondent:
     if Path(who).name == who and candidate.adapter.is_dir():
         sha256 = adapter_sha256(candidate.adapter)
         name = f"candidate-{sha256[:12]}"
-        vllm_adapters.reconcile(place.settings.vllm_url, {name: str(candidate.adapter.resolve())})
+        place_adapter(place, name, candidate.adapter, f"comparison of {place.agent_name}")
         return of_adapter(place, name, name, base_sha256 + sha256)
     known = ["base", "champion", *ALIASES, *place.fleet.upstreams]
     raise ConfigError(
@@ -114,7 +113,7 @@ def of_arm(place: Workplace, arm: Arm, base_sha256: str) -> Respondent:
 def of_adapter(place: Workplace, name: str, model: str, digest: str) -> Respondent:
     """A model on the serving cluster."""
     upstream = place.fleet.upstreams[place.fleet.local_upstream]
-    return Respondent(name, model, place.settings.vllm_url, digest, prices_of(upstream))
+    return Respondent(name, model, a_replica(place), digest, prices_of(upstream))
 
 
 def prices_of(upstream: UpstreamSpec) -> Prices | None:

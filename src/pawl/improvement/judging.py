@@ -15,13 +15,13 @@ from pawl.fleet.data import DataSpec
 from pawl.fleet.spec import AgentSpec
 from pawl.improvement.asking import Respondent, answers, frozen_items, items_beyond, of_adapter, of_arm, side_by_side
 from pawl.improvement.held_out import split_of
+from pawl.improvement.placing import place_adapter, release
 from pawl.improvement.preferring import by_model, recorded_items
 from pawl.improvement.steps import Lineage, OnProgress, training_of
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.monitoring.timeline import span
 from pawl.qe.item import Item
 from pawl.qe.task import Task
-from pawl.serving import vllm_adapters
 
 Ask = Callable[[Sequence[Item], str], list[list[ItemResult]]]  # items, what they are called: answers of both models
 
@@ -73,6 +73,7 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     decision = gate(comparison, spec, place.control.rejection(lineage.adapter_sha256))
     candidate.write("comparison", comparison)
     candidate.write("gate", decision)
+    release(place, both[1].model)
     return comparison, decision
 
 
@@ -122,7 +123,7 @@ def _asking(
     """Champion and challenger, and what has both answer and the task's oracle grade."""
     champion = of_arm(place, current_route(place.fleet, place.control, agent).champion, lineage.base_sha256)
     name = f"candidate-{lineage.adapter_sha256[:12]}"
-    vllm_adapters.reconcile(place.settings.vllm_url, {name: str(candidate.adapter.resolve())})
+    place_adapter(place, name, candidate.adapter, f"evaluation of {agent.name}")
     challenger = of_adapter(place, name, name, lineage.base_sha256 + lineage.adapter_sha256)
 
     def ask(items: Sequence[Item], called: str) -> list[list[ItemResult]]:

@@ -74,7 +74,7 @@ def observed(known: Known, seen: Seen, wanted: Mapping[str, Need], now: float) -
             why = f"{name} is loaded from {listed.root}, not from {need.path}; names are never reused"
             failures[name] = Failure(1, now + _LONGEST_PAUSE_S, why, "file")
     return Known(
-        # What was not needed for a while may have lost its slot: its next answer brings it back before any traffic does.
+        # What was not needed for a while may have lost its slot: it answers once before traffic comes to it.
         verified=frozenset(n for n in known.verified if n in seen.listed and n in wanted and n not in failures),
         listed=there,
         failures=failures,
