@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import msgspec
@@ -67,10 +67,11 @@ def items_of(name: str) -> Sequence[Item]:
     folder = os.environ.get("PAWL_DATA_DIR")
     if not folder:
         pytest.skip("skipped: PAWL_DATA_DIR is not set")
-    spec = source(name, Path(folder), Path(mkdtemp(prefix="pawl-real-")))
-    if spec is None:
-        pytest.skip(f"skipped: no {REAL[name].file} in {folder}")
-    return task_of(name).items(spec)
+    with TemporaryDirectory() as scratch:
+        spec = source(name, Path(folder), Path(scratch))
+        if spec is None:
+            pytest.skip(f"skipped: no {REAL[name].file} in {folder}")
+        return task_of(name).items(spec)
 
 
 def some(name: str, n: int) -> list[Item]:
