@@ -20,6 +20,7 @@ import pytest
 from pawl.curation import dataset as datasets
 from pawl.curation.dataset import DatasetVersion, Example
 from pawl.errors import ModelFileError
+from pawl.evaluation.token_accuracy import Reference, measure_tokens, places
 from pawl.fleet.spec import TaskSourceSpec
 from pawl.fleet.training import AdaLoraSpec, TrainingSpec
 from pawl.qe.functional_negative import oracle as task
@@ -162,6 +163,44 @@ def test_what_is_served_is_what_was_trained(
     token, likeliest = max(served.items(), key=lambda kv: kv[1])
     assert (token, pytest.approx(likeliest, abs=0.1)) == trained_first(base, adapters[0], examples[0].messages)
     assert far(first_token(url, "base", examples[0].messages), served) > 0.3
+
+
+def first_choices(base: Path, adapter: Path | None, references: list[Reference]) -> list[tuple[int, int]]:
+    """Of each reference, the places asked about and those where its token has the largest logit, in float32."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
+    model = (model if adapter is None else PeftModel.from_pretrained(model, str(adapter))).eval()
+    chat, found = ChatFormat(base), []
+    for r in references:
+        prompt, written = chat.prompt(r.messages), chat.text(r.completion)
+        with torch.no_grad():
+            best = model(torch.tensor([prompt + written])).logits[0, len(prompt) - 1 : -1].argmax(-1)
+        at = places(r, len(written))
+        found.append((len(at), sum(int(best[k]) == written[k] for k in at)))
+    return found
+
+
+def test_token_accuracy_is_that_of_the_weights(
+    url: str, loaded: dict[str, str], base: Path, adapters: list[Path], examples: tuple[Example, ...]
+) -> None:
+    rows = [Reference(e.id, e.source, e.messages, e.completion) for e in examples[:6]]
+    shares = []
+    for model, adapter in (("base", None), ("long-v1", adapters[0])):
+        found = measure_tokens(rows, model, url, model_hash=model)
+        assert found.problem == ""
+        expected = first_choices(base, adapter, rows)
+        counted = [found.counted[r.item] for r in rows]
+        assert [c.tokens for c in counted] == [tokens for tokens, _ in expected]
+        tokens, first = sum(c.tokens for c in counted), sum(c.first for c in counted)
+        # bfloat16 turns near ties over.
+        assert abs(first - sum(n for _, n in expected)) <= 0.05 * tokens, model
+        shares.append(first / tokens)
+    assert shares[1] > shares[0] + 0.05, "it was trained on these"
+    unknown = measure_tokens(rows, "nobody", url, model_hash="x")
+    assert unknown.counted == {} and "status 404" in unknown.problem
 
 
 def test_an_adalora_is_served_as_the_lora_that_it_is(

@@ -22,11 +22,13 @@ from pawl.curation import regression
 from pawl.curation.dataset import DatasetVersion, Example
 from pawl.evaluation.report import Comparison
 from pawl.improvement.evaluation_plan import plan, told
+from pawl.improvement.failing_classes import focus
 from pawl.improvement.held_out import split_of
 from pawl.improvement.judging import judge
-from pawl.improvement.steering import focus
 from pawl.improvement.steps import Lineage
 from pawl.improvement.workplace import Candidate, Workplace
+from pawl.monitoring.loop_data import LoopReport
+from pawl.monitoring.loop_report import render
 from pawl.qe.functional_negative import reference
 from pawl.qe.item import Item
 from pawl.qe.operations.prompt import parsed
@@ -47,15 +49,16 @@ class Models:
         self.chance = {"base": base}
         self.loaded = {"base": "base"}
         self.asked: list[tuple[str, str]] = []
+        self.tells_tokens, self.token_calls = True, 0
         models = self
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *_: object) -> None:
                 """Silent."""
 
-            def _send(self, body: Any) -> None:
+            def _send(self, body: Any, status: int = 200) -> None:
                 data = json.dumps(body).encode()
-                self.send_response(200)
+                self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
@@ -70,12 +73,28 @@ class Models:
                     models.loaded[body["lora_name"]] = body["lora_path"]
                     self._send({})
                     return
+                if self.path != "/v1/chat/completions":
+                    self._send(*models.tokens(self.path, body))
+                    return
                 text = models.answer(body["model"], body["messages"], models.chance.get(body["model"], adapter))
                 usage = {"prompt_tokens": 100, "completion_tokens": 50}
                 self._send({"choices": [{"message": {"content": text}}], "usage": usage})
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def tokens(self, path: str, body: dict[str, Any]) -> tuple[Any, int]:
+        """A character a token. The base model would always write an e; an adapter knows a little JSON."""
+        if not self.tells_tokens:
+            return {"detail": "Not Found"}, 404
+        self.token_calls += 1
+        if path == "/tokenize":
+            text = body["prompt"] if "prompt" in body else user_text(body["messages"])
+            return {"tokens": [ord(c) for c in text], "max_model_len": 100_000}, 200
+
+        likely = {} if body["model"] == "base" else {"{": '"', ",": '"', "[": "{", '"': ":", "}": ","}
+        ends = [chr(ids[-1]) for ids in body["prompt"]]
+        return {"choices": [{"index": n, "token_ids": [ord(likely.get(c, "e"))]} for n, c in enumerate(ends)]}, 200
 
     def answer(self, model: str, messages: list[dict[str, Any]], chance: float) -> str:
         if user_text(messages) != "hi":  # a probe of the reconciler
@@ -162,6 +181,34 @@ def test_a_better_challenger_is_promoted_with_all_that_an_approver_reads(serve: 
     asked = len(models.asked)
     again, _ = judge(place, made, lambda *_: None)
     assert again.digest() == comparison.digest() and len(models.asked) == asked, "answers are kept"
+
+
+def test_token_accuracy_stands_beside_the_score_and_fails_nothing(serve: Any) -> None:
+    place, models = serve(0.1, 0.95)
+    made = candidate(place, ("elsewhere",))
+    first, decision = judge(place, made, lambda *_: None)
+    old, new = (s.metrics.token_accuracy for s in (first.champion, first.challenger) if s.metrics)
+    assert old is not None and new is not None and old.share is not None and new.share is not None
+    assert old.items == new.items == 24 and old.tokens == new.tokens == 24 * 8 and old.problem == new.problem == ""
+    assert 1 > new.share.upper > new.share.mean > old.share.mean > old.share.lower > 0
+    assert made.read("comparison", Comparison).digest() == first.digest()
+    calls = models.token_calls
+    again, _ = judge(place, made, lambda *_: None)
+    assert again.digest() == first.digest() and models.token_calls == calls == 3 * 2 * 24
+    # A server that tells no probabilities: the same evaluation, and the page says why the figure is missing.
+    models.tells_tokens = False
+    for path in (place.settings.home / "answers").rglob("*.tokens.json"):
+        path.unlink()
+    without, decided = judge(place, made, lambda *_: None)
+    assert without.difference == first.difference and decided == decision
+    assert without.challenger.metrics is not None and without.challenger.metrics.token_accuracy is not None
+    assert without.challenger.metrics.token_accuracy.share is None
+    assert "status 404" in without.challenger.metrics.token_accuracy.problem
+    shown = render(LoopReport(title="x", agent=AGENT, generated_at=0.0, comparison=without))
+    assert "Token accuracy, after: 0 of 24 references" in shown and "would have written" not in shown
+    assert "would have written, on 24 tasks" in render(
+        LoopReport(title="x", agent=AGENT, generated_at=0.0, comparison=first)
+    )
 
 
 def test_a_small_protected_slice_gets_the_items_it_needs(serve: Any, fleet: Path) -> None:

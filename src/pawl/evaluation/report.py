@@ -10,7 +10,12 @@ import msgspec
 Verdict = Literal["better", "not_worse", "worse", "not_enough_evidence"]
 # The last fields of structs that comparisons did not have from the start, where there is nothing: left out of digests,
 # so that those of older ones stay. No text can look like it: within a string every quote is escaped.
-_ADDED = (b',"beyond":0}', b',"beyond":null}', b',"champion_classes":{},"challenger_classes":{}}')
+_ADDED = (
+    b',"beyond":0}',
+    b',"beyond":null}',
+    b',"champion_classes":{},"challenger_classes":{}}',
+    b',"token_accuracy":null}',
+)
 
 
 class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +56,15 @@ class ClassMetrics(msgspec.Struct, frozen=True, kw_only=True):
     f1: float
 
 
+class TokenAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """Share of the tokens of right answers that are the model's first choice, given the right ones before them."""
+
+    share: Interval | None = None  # mean over the references; None: not measured
+    items: int = 0  # references, the same for both sides of a comparison
+    tokens: int = 0  # drawn from those
+    problem: str = ""  # why some are missing, or all
+
+
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     """What one model's answers come to; None where the task has no such thing."""
 
@@ -68,6 +82,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
     usd_per_thousand: float | None = None  # answers; None where no price is known
+    token_accuracy: TokenAccuracy | None = None  # None where no right answer is known, or it was not asked for
 
 
 class ModelResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,9 @@ class EvaluationSpec(Spec):
     protected_margin: float | None = Field(
         default=None, gt=0, lt=1, description="the loss that does not matter in a protected slice; null: as margin"
     )
+    token_accuracy_items: int = Field(
+        default=24, ge=0, description="items with a known right answer on which it is measured; 0: not at all"
+    )
     protected_items: int = Field(
         default=0,
         ge=0,

@@ -17,6 +17,7 @@ from pawl.improvement.asking import Respondent, answers, frozen_items, items_bey
 from pawl.improvement.held_out import split_of
 from pawl.improvement.placing import place_adapter, release
 from pawl.improvement.preferring import by_model, recorded_items
+from pawl.improvement.referring import with_token_accuracy
 from pawl.improvement.steps import Lineage, OnProgress, training_of
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.monitoring.timeline import span
@@ -70,6 +71,9 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
         available=len(known.test),
     )
     comparison = msgspec.structs.replace(comparison, judge=shared)
+    comparison = with_token_accuracy(
+        place, agent, task, picked, both, comparison, lambda what, done, total: on_progress(what, done, total, "")
+    )
     decision = gate(comparison, spec, place.control.rejection(lineage.adapter_sha256))
     candidate.write("comparison", comparison)
     candidate.write("gate", decision)
