@@ -16,7 +16,7 @@ from pawl.errors import StaleWrite
 from pawl.gateway.snapshot import Snapshot
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Feedback, Interaction, Record
-from pawl.rollout.control import ControlStore
+from pawl.rollout.control import AuditEntry, ControlStore
 from pawl.rollout.decide import decide
 from pawl.rollout.evidence import gather
 from pawl.rollout.state import Decision, Rollout, move
@@ -101,12 +101,13 @@ class Watchdog:
         moved = move(rollout, decision, by="watchdog", now=now)
         if moved is rollout:
             return
+        detail = {"agent": agent, "rollout": moved.id, "stage": moved.stage, "why": decision.reason}
         try:
-            saved = self._control.save_rollout(moved)
+            self._control.save_rollout(
+                moved, AuditEntry(f"rollout {decision.action} by watchdog", "watchdog", detail, now)
+            )
         except StaleWrite:
             log.info("another writer moved rollout %s first; looking again", rollout.id)
         else:
-            detail = {"agent": agent, "rollout": saved.id, "stage": saved.stage, "why": decision.reason}
-            self._control.audit(f"rollout {decision.action} by watchdog", "watchdog", detail, now)
             log.warning("%s: %s: %s", agent, decision.action, decision.reason)
         self._snapshot.refresh()

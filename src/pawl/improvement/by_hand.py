@@ -14,7 +14,7 @@ import msgspec
 
 from pawl.bootstrap import current_route, upstream_arm
 from pawl.errors import NotAllowed, ServerNotUp
-from pawl.rollout.control import ControlStore, Key
+from pawl.rollout.control import AuditEntry, ControlStore, Key
 from pawl.rollout.route import Arm
 from pawl.rollout.state import Decision, Override, Rollout, move, resumed
 
@@ -42,9 +42,8 @@ def resume(control: ControlStore, agent: str, key: Key, reason: str = "") -> Rol
     if not rollout.held:
         raise NotAllowed(f"{rollout.id} is not held; see `pawl rollout status {agent}`")
     told = f"{key.name}: {reason.strip() or 'resumed'}"
-    saved = control.save_rollout(resumed(rollout, by=key.name, reason=told, now=now))
-    control.audit("rollout resumed", key.name, {"rollout": saved.id, "reason": reason}, now)
-    return saved
+    entry = AuditEntry("rollout resumed", key.name, {"rollout": rollout.id, "reason": reason}, now)
+    return control.save_rollout(resumed(rollout, by=key.name, reason=told, now=now), entry)
 
 
 def step_on(place: Workplace, key: Key, reason: str) -> Rollout:
@@ -102,10 +101,10 @@ def restore(place: Workplace, to: str, key: Key, reason: str, despite_rejection:
         override=Override(key.name, reason, now, ("gate", "shadow", "stages")),
     )
     decision = Decision(action="advance", reason=f"{key.name} went back to {to}: {reason}")
-    saved = place.control.save_rollout(move(rollout, decision, by=key.name, now=now))
     detail = {"agent": place.agent_name, "from": route.champion.name, "to": arm.name, "reason": reason}
-    place.control.audit("restored", key.name, detail, now)
-    return saved
+    return place.control.save_rollout(
+        move(rollout, decision, by=key.name, now=now), AuditEntry("restored", key.name, detail, now)
+    )
 
 
 def _target(place: Workplace, to: str) -> tuple[str, Arm]:
@@ -168,7 +167,6 @@ def _said(reason: str) -> str:
 
 def _saved(control: ControlStore, rollout: Rollout, decision: Decision, key: Key, done: str) -> Rollout:
     now = time.time()
-    saved = control.save_rollout(move(rollout, decision, by=key.name, now=now))
-    detail = {"rollout": saved.id, "from": rollout.stage, "to": saved.stage, "reason": decision.reason}
-    control.audit(f"rollout {done} by hand", key.name, detail, now)
-    return saved
+    moved = move(rollout, decision, by=key.name, now=now)
+    detail = {"rollout": moved.id, "from": rollout.stage, "to": moved.stage, "reason": decision.reason}
+    return control.save_rollout(moved, AuditEntry(f"rollout {done} by hand", key.name, detail, now))

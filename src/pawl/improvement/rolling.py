@@ -11,7 +11,7 @@ from pawl.errors import ApprovalInvalid, StaleWrite
 from pawl.improvement.approving import may_open
 from pawl.improvement.placing import present
 from pawl.improvement.workplace import Workplace
-from pawl.rollout.control import Request
+from pawl.rollout.control import AuditEntry, Request
 from pawl.rollout.route import Arm
 from pawl.rollout.state import Override, Rollout
 
@@ -45,10 +45,8 @@ def open_rollout(place: Workplace, request: Request) -> Rollout:
         keep_shadow=route.shadows,
         override=override,
     )
-    saved = place.control.save_rollout(rollout)
-    detail = {"rollout": saved.id, "version": request.version, "stage": stage}
-    place.control.audit("rollout opened", "roll_out", detail, now)
-    return saved
+    detail = {"rollout": rollout.id, "version": request.version, "stage": stage}
+    return place.control.save_rollout(rollout, AuditEntry("rollout opened", "roll_out", detail, now))
 
 
 def advance(place: Workplace, now: float | None = None) -> tuple[Rollout, str] | None:
@@ -67,12 +65,11 @@ def advance(place: Workplace, now: float | None = None) -> tuple[Rollout, str] |
     moved = move(rollout, decision, by="roll_out", now=at)
     if moved is rollout:
         return rollout, f"{decision.action}: {decision.reason}"
+    detail = {"rollout": moved.id, "from": rollout.stage, "to": moved.stage, "why": decision.reason}
     try:
-        saved = place.control.save_rollout(moved)
+        saved = place.control.save_rollout(moved, AuditEntry("rollout moved", "roll_out", detail, at))
     except StaleWrite:
         return rollout, "another writer was first; the next tick looks again"
-    detail = {"rollout": saved.id, "from": rollout.stage, "to": saved.stage, "why": decision.reason}
-    place.control.audit("rollout moved", "roll_out", detail, at)
     return saved, f"{rollout.stage} -> {saved.stage}: {decision.reason}"
 
 

@@ -125,8 +125,8 @@ class ControlStore(Protocol):
         ...
 
     def open_rollout(self, agent: str) -> Rollout | None: ...
-    def save_rollout(self, rollout: Rollout) -> Rollout:
-        """Write where `rollout.revision` is still current (0: new), and in the same transaction the route it
+    def save_rollout(self, rollout: Rollout, told: AuditEntry | None = None) -> Rollout:
+        """Write where `rollout.revision` is still current (0: new), and in the same transaction `told` and the route it
         demands (`route_of`). StaleWrite where somebody else wrote the route since (rolling back goes through all the
         same), and for a new one while another is open for the agent. Returns it with the next revision."""
         ...

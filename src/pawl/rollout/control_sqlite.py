@@ -7,8 +7,8 @@ import sqlite3
 import msgspec
 
 from pawl.errors import StaleWrite
-from pawl.rollout.control import Approval, Request
-from pawl.rollout.control_sqlite_access import SqliteAccess
+from pawl.rollout.control import Approval, AuditEntry, Request
+from pawl.rollout.control_sqlite_access import SqliteAccess, append_audit
 from pawl.rollout.control_sqlite_file import decode, encode
 from pawl.rollout.control_sqlite_quarantine import SqliteQuarantine
 from pawl.rollout.route import Route
@@ -74,7 +74,7 @@ class SqliteControl(SqliteAccess, SqliteQuarantine):
     def open_rollout(self, agent: str) -> Rollout | None:
         return self._one("SELECT body FROM rollouts WHERE agent = ? AND open = 1", (agent,), Rollout)
 
-    def save_rollout(self, rollout: Rollout) -> Rollout:
+    def save_rollout(self, rollout: Rollout, told: AuditEntry | None = None) -> Rollout:
         """A finished rollout is never written again: it would take the route from the one that followed it.
 
         The way back is open whatever happened to the route; every other move wants it as this rollout left it.
@@ -107,6 +107,7 @@ class SqliteControl(SqliteAccess, SqliteQuarantine):
                 (saved.id, saved.agent, saved.revision, saved.stage not in TERMINAL, saved.opened_at, encode(saved)),
             )
             self._write_route(db, route_of(saved), at)
+            append_audit(db, [told] if told else [])
             return saved
 
     # -- pointers ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -93,14 +94,7 @@ class SqliteAccess(SqliteFile):
 
     def audit_many(self, entries: Sequence[AuditEntry]) -> None:
         with self._write() as db:
-            row = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-            seq, link = (int(row[0]), str(row[1])) if row else (0, GENESIS)
-            for entry in entries:
-                body = json.dumps(entry.detail, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-                at = float(entry.at)  # an int would be hashed as "2" and come back from its REAL column as "2.0"
-                seq += 1
-                link = _link(link, seq, at, entry.event, entry.by, body)
-                db.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)", (seq, at, entry.event, entry.by, body, link))
+            append_audit(db, entries)
 
     def audit_log(self) -> list[dict[str, Any]]:
         """Oldest first: seq, at, event, by, detail, hash."""
@@ -124,6 +118,18 @@ class SqliteAccess(SqliteFile):
         row = self._row("SELECT seq FROM sqlite_sequence WHERE name = 'audit'", ())
         last = int(row[0]) if row else 0
         return None if last < expected else f"entries {expected} to {last} are missing"
+
+
+def append_audit(db: sqlite3.Connection, entries: Sequence[AuditEntry]) -> None:
+    """Chain entries to the log, in the transaction that is open."""
+    row = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+    seq, link = (int(row[0]), str(row[1])) if row else (0, GENESIS)
+    for entry in entries:
+        body = json.dumps(entry.detail, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        at = float(entry.at)  # an int would be hashed as "2" and come back from its REAL column as "2.0"
+        seq += 1
+        link = _link(link, seq, at, entry.event, entry.by, body)
+        db.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)", (seq, at, entry.event, entry.by, body, link))
 
 
 def _key(row: tuple[Any, ...]) -> Key:
