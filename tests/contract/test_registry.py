@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -164,11 +165,49 @@ def test_training_is_logged_and_reports_are_attached(registry: Registry, agent: 
     assert Path(client.download_artifacts(run_id, "page.html", str(tmp_path / ".."))).read_text() == "<p>second</p>"
 
 
+def test_a_run_that_trained_nothing_is_recorded_once_with_all_that_hangs_on_it(
+    registry: Registry, agent: str, tmp_path: Path
+) -> None:
+    page, plot = tmp_path / "base-against-cloud.html", tmp_path / "plot-quality.svg"
+    page.write_text("<p>page</p>")
+    plot.write_text("<svg/>")
+    given: dict[str, Any] = {
+        "params": {"first": "base"}, "metrics": {"difference": -0.25},
+        "files": {"report.html": page, "plot-quality.svg": plot},
+        "tables": {"evaluation-1.json": {"item": ["a"], "change": [None]}},
+    }  # fmt: skip
+    link = registry.log_run(agent, "compare base cloud", key="comparison-1", **given)
+    assert registry.log_run(agent, "compare base cloud", key="comparison-1", **given) == link
+    other = registry.log_run(agent, "compare base cloud", key="comparison-2", **given)
+    assert other != link and registry.versions(agent) == []
+    run_id = link.rsplit("/", 1)[1]
+    if isinstance(registry, MemoryRegistry):
+        assert registry.runs[run_id] == ({"first": "base"}, {"difference": -0.25})
+        assert registry.attached[agent, run_id] == {"report.html": b"<p>page</p>", "plot-quality.svg": b"<svg/>"}
+        assert registry.tables[run_id, "evaluation-1.json"] == {"item": ["a"], "change": [None]}
+        return
+    from mlflow import MlflowClient
+
+    client = MlflowClient(link.split("/#/")[0])
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED" and run.info.run_name == "compare base cloud"
+    assert run.data.params == {"first": "base"} and run.data.metrics == {"difference": -0.25}
+    assert {a.path for a in client.list_artifacts(run_id)} == {"report.html", "plot-quality.svg", "evaluation-1.json"}
+    assert Path(client.download_artifacts(run_id, "report.html", str(tmp_path / ".."))).read_text() == "<p>page</p>"
+    assert "evaluation-1.json" in run.data.tags["mlflow.loggedArtifacts"]
+    # One that was cut off half-way is completed: it bears the key and is not finished.
+    half = client.create_run(run.info.experiment_id, tags={"pawl_key": "comparison-3"}).info.run_id
+    assert registry.log_run(agent, "compare", key="comparison-3", **given).endswith(half)
+    assert client.get_run(half).info.status == "FINISHED" and client.get_run(half).data.metrics
+
+
 def test_a_server_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     url = f"http://127.0.0.1:{free_port}"
     with pytest.raises(ServerNotUp, match=url):
         MlflowRegistry(url).versions("anything")
+    with pytest.raises(ServerNotUp, match=url):
+        MlflowRegistry(url).log_run("anything", "n", key="k", params={}, metrics={}, files={}, tables={})
 
 
 def test_the_hash_covers_names_and_contents(tmp_path: Path) -> None:

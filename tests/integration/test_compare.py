@@ -46,8 +46,12 @@ class Machine:
         }  # fmt: skip
         self.env.pop("TEST_NO_SUCH_KEY", None)
 
-    def compare(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pawl.cli", "compare", *arguments]
+    def chats(self) -> int:
+        """Items that the local server was asked."""
+        return sum(path == "/v1/chat/completions" for path, _, _ in self.local.asked)
+
+    def compare(self, *arguments: str, mlflow: bool = False) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pawl.cli", "compare", *arguments, *(() if mlflow else ("--no-mlflow",))]
         return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=180)
 
 
@@ -83,10 +87,51 @@ def test_two_models_are_compared_on_the_same_items_with_what_serving_costs(machi
     assert local["usd_per_thousand"] == 0 < cloud["usd_per_thousand"] == hybrid["usd_per_thousand"]
     page = Path(found["page"]).read_text()
     assert "Two models compared" in page and "a stand-in" in page
-    asked = len(machine.local.asked)
+    asked = machine.chats()
     again = machine.compare("cloud", "base", "--agent", "negative")
-    assert len(machine.local.asked) == asked, "answers are kept"
+    assert machine.chats() == asked == 40, "answers are kept"
+    assert "token accuracy: not measured: a cloud's API" in again.stdout and "0 of 24 references" in again.stdout
     assert "base is worse than stand-in (a stand-in) (40 items of" in again.stdout and "hybrid" in again.stdout
+
+
+@pytest.mark.servers
+def test_a_comparison_is_recorded_on_mlflow_or_it_is_said_why_not(
+    machine: Machine, mlflow_url: str, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    machine.env["PAWL_MLFLOW_PORT"] = "1"
+    alone = machine.compare("cloud", "base", "--agent", "negative", mlflow=True)
+    assert alone.returncode == 0 and "run: " not in alone.stdout
+    assert "not recorded: " in alone.stderr and "MLflow at http://127.0.0.1:1 does not answer" in alone.stderr
+    (page,) = [line.removeprefix("page: ") for line in alone.stdout.splitlines() if line.startswith("page: ")]
+    assert "Two models compared" in Path(page).read_text()
+
+    asked = machine.chats()
+    machine.env["PAWL_MLFLOW_PORT"] = mlflow_url.rsplit(":", 1)[1]
+    links = []
+    for _ in range(2):
+        done = machine.compare("cloud", "base", "--agent", "negative", "--json", mlflow=True)
+        assert done.returncode == 0, done.stderr
+        links.append(json.loads(done.stdout)["run"])
+    assert links[0] == links[1], "the same comparison is one run"
+    assert machine.chats() == asked, "answers are kept"
+    client, run_id = MlflowClient(mlflow_url), links[0].rsplit("/", 1)[1]
+    run = client.get_run(run_id)
+    assert (
+        run.info.run_name == "compare cloud base" and client.get_experiment(run.info.experiment_id).name == "negative"
+    )
+    assert run.data.metrics["challenger_score"] == 0.0 < run.data.metrics["champion_score"]
+    assert run.data.params["verdict"] == "worse" and run.data.params["report_digest"]
+    names = {a.path for a in client.list_artifacts(run_id)}
+    table = f"evaluation-{run.data.params['report_digest'][:12]}.json"
+    assert names == {"report.html", "plot-quality.svg", "plot-paired.svg", "plot-slices.svg", table}
+    rows = json.loads(Path(client.download_artifacts(run_id, table, str(tmp_path))).read_text())
+    assert len(rows["data"]) == 40 and {"champion_answer", "challenger_answer", "change"} <= set(rows["columns"])
+    changes = [r[rows["columns"].index("change")] for r in rows["data"]]
+    assert changes == sorted(changes), "the worst regressions first"
+    plot = Path(client.download_artifacts(run_id, "plot-paired.svg", str(tmp_path))).read_text()
+    assert plot.startswith("<svg")
 
 
 def test_what_cannot_or_may_not_be_compared_is_told(machine: Machine) -> None:

@@ -24,6 +24,10 @@ def test_a_good_one_goes_all_the_way(place: Place, cluster: Cluster) -> None:
     assert made.decision == "promote"
     challenger = place.registry.by_alias(AGENT, "challenger")
     assert challenger is not None and challenger.number == made.version
+    hung = place.registry.attached[AGENT, made.version]
+    assert {"report.html", "plot-quality.svg", "plot-paired.svg"} <= hung.keys()
+    assert hung["plot-paired.svg"].startswith(b"<svg")
+    assert place.registry.runs[challenger.run_id][1]["difference"] > 0
     assert approving.ready(place, time.time()) is None, "nothing opens without an approval"
     request = place.control.request(AGENT, made.version)
     assert request is not None

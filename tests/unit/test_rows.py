@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pawl.evaluation.report import ItemResult
-from pawl.evaluation.rows import columns
-from tests.loop_page_data import comparison
+from pawl.evaluation.rows import columns, figures
+from tests.loop_page_data import comparison, detailed
 
 
 def test_the_worst_regression_comes_first_and_what_has_no_score_last() -> None:
@@ -20,3 +20,16 @@ def test_the_worst_regression_comes_first_and_what_has_no_score_last() -> None:
     old = {i.item: i for i in c.champion.items}
     assert found["champion_answer"][0] == old[found["item"][0]].completion
     assert {len(v) for v in found.values()} == {120}
+
+
+def test_figures_are_finite_and_named_by_side() -> None:
+    import msgspec
+
+    from pawl.evaluation.report import Interval
+
+    c = detailed(comparison())
+    found = figures(c)
+    assert found["champion_score"] == c.champion.score.mean and found["challenger_validity"] == 0.8
+    assert found["items"] == c.pairs and "challenger_token_accuracy" not in found
+    endless = msgspec.structs.replace(c, difference=Interval(0.1, float("-inf"), float("inf")))
+    assert figures(endless).keys() == found.keys() - {"difference_lower", "difference_upper"}

@@ -18,13 +18,17 @@ def compare(
     usd: Annotated[
         float, typer.Option(help="most that clouds may cost; more is refused before anything is asked")
     ] = 1.0,
+    mlflow: Annotated[
+        bool, typer.Option("--mlflow/--no-mlflow", help="record it on MLflow too: page, plots, a row for each item")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of text")] = False,
 ) -> None:
     """Ask two models the same held-out items, check the answers by the agent's oracle, and say which is better.
 
     Models: `base`, `champion`, `challenger`, `previous`, the number of a version in the registry, a candidate's id, or
     the name of an upstream in fleet.yaml (a cloud too, where the agent's privacy is open). vLLM must be running.
-    Answers are kept: an interrupted comparison continues.
+    Answers are kept: an interrupted comparison continues. The page, its plots and both answers to each item go to
+    MLflow, into the agent's experiment; where it is not up, that is said and the page alone is written.
 
     Example: pawl compare base champion --agent functional-negative
     """
@@ -51,7 +55,9 @@ def compare(
         bars.update(running[who], completed=done)  # type: ignore[arg-type]
 
     with bars:
-        found = compare_models(place, first, second, usd, tell)
+        found = compare_models(place, first, second, usd, tell, logged=mlflow)
+    if found.unlogged:
+        typer.echo(f"not recorded: {found.unlogged}", err=True)
     if as_json:
         typer.echo(msgspec.json.encode(found, enc_hook=str).decode())
         return
@@ -60,6 +66,14 @@ def compare(
     for side in (c.champion, c.challenger):
         s = side.score
         typer.echo(f"  {side.name}: {s.mean:.3f} [{s.lower:.3f}, {s.upper:.3f}], {100 * side.conforms:.0f} % in form")
+        t = side.metrics.token_accuracy if side.metrics else None
+        if t is not None and t.share is not None:
+            typer.echo(
+                f"    {100 * t.share.mean:.1f} % [{100 * t.share.lower:.1f}, {100 * t.share.upper:.1f}] of the tokens "
+                f"of {t.items} right answers are its first choice"
+            )
+        if t is not None and t.problem:
+            typer.echo(f"    token accuracy: {t.problem}")
     d = c.difference
     typer.echo(
         f"  change {d.mean:+.3f} [{d.lower:+.3f}, {d.upper:+.3f}], p(better) {c.p_better:.4f}, p(worse) {c.p_worse:.4f}"
@@ -74,6 +88,8 @@ def compare(
             f"cloud asked for {100 * m.cloud_share:.0f} %"
         )
     typer.echo(f"page: {found.page}")
+    if found.run:
+        typer.echo(f"run: {found.run}")
 
 
 def _sentence(verdict: str, first: str, second: str, items: int, sources: int) -> str:

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pawl.evaluation.report import Comparison
+
+
+def figures(comparison: Comparison) -> dict[str, float]:
+    """What a comparison comes to, by the names that runs have them under; nothing that is not finite."""
+    c = comparison
+    found = {
+        "champion_score": c.champion.score.mean,
+        "challenger_score": c.challenger.score.mean,
+        "challenger_score_lower": c.challenger.score.lower,
+        "difference": c.difference.mean,
+        "difference_lower": c.difference.lower,
+        "difference_upper": c.difference.upper,
+        "p_better": c.p_better,
+        "p_worse": c.p_worse,
+        "items": float(c.pairs),
+    }
+    for name, side in (("champion", c.champion), ("challenger", c.challenger)):
+        if side.metrics is None:
+            continue
+        found[f"{name}_conforms"] = side.metrics.conforms
+        for part, mean in side.metrics.means.items():
+            found[f"{name}_{part}"] = mean.mean
+        if side.metrics.token_accuracy is not None and side.metrics.token_accuracy.share is not None:
+            found[f"{name}_token_accuracy"] = side.metrics.token_accuracy.share.mean
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def columns(comparison: Comparison) -> dict[str, list[Any]]:

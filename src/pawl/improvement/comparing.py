@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from pawl.errors import NotAllowed
+from pawl.errors import NotAllowed, PawlError
 from pawl.evaluation.hybrid import Mode, modes
 from pawl.evaluation.metrics import CHARS_A_TOKEN, FREE, Prices, share_of
 from pawl.evaluation.report import Comparison, Interval, ItemResult
+from pawl.evaluation.rows import columns, figures
 from pawl.improvement.asking import Respondent, answers, frozen_items, items_beyond, respondent, side_by_side
 from pawl.improvement.held_out import split_of
+from pawl.improvement.referring import with_token_accuracy
 from pawl.improvement.workplace import Workplace
+from pawl.monitoring.comparison_plots import save
 from pawl.monitoring.loop_data import LoopReport
 from pawl.monitoring.loop_report import write
 from pawl.qe.item import Item
@@ -28,12 +32,20 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     of_baseline: Interval | None  # the second's mean score over the first's ("95 % of cloud" where that is one)
     modes: tuple[Mode, ...]  # local only, cloud only and hybrid, where one side is a cloud and the other is not
     page: Path
+    run: str = ""  # a link to its run on MLflow
+    unlogged: str = ""  # why there is none, where one was wanted
 
 
 def compare_models(
-    place: Workplace, first: str, second: str, most_usd: float, on_progress: Callable[[str, int, int], None]
+    place: Workplace,
+    first: str,
+    second: str,
+    most_usd: float,
+    on_progress: Callable[[str, int, int], None],
+    *,
+    logged: bool = True,
 ) -> Compared:
-    """Ask both, compare, write the page.
+    """Ask both, compare, write the page; `logged`: record it on MLflow too, or tell why that was not possible.
 
     Raises:
         ConfigError, NotAllowed: as `respondent`; NotAllowed too where clouds could cost more than `most_usd`.
@@ -58,13 +70,36 @@ def compare_models(
     found = side_by_side(
         agent, task, items, both, (before, after), beyond=(asked[0][len(items) :], asked[1][len(items) :])
     )
+    found = with_token_accuracy(place, agent, task, items, both, found, on_progress)
     stem = f"{agent.name}-{first}-against-{second}".replace("/", "-")
     page = write(
         LoopReport(title="Two models compared", agent=agent.name, generated_at=time.time(), comparison=found),
         place.settings.reports_dir / f"{stem}.html",
     )
     share = share_of(after, before, alpha)
-    return Compared(comparison=found, of_baseline=share, modes=_modes(both, before, after, alpha), page=page)
+    run, unlogged = _logged(place, first, second, found, page) if logged else ("", "")
+    costs = _modes(both, before, after, alpha)
+    return Compared(comparison=found, of_baseline=share, modes=costs, page=page, run=run, unlogged=unlogged)
+
+
+def _logged(place: Workplace, first: str, second: str, found: Comparison, page: Path) -> tuple[str, str]:
+    """The run's link, or what kept it from being made: the comparison itself is done, and its page is written."""
+    digest = found.digest()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            run = place.registry.log_run(
+                found.agent,
+                f"compare {first} {second}",
+                key=f"comparison-{digest}",
+                params={"first": found.champion.name, "second": found.challenger.name, "verdict": found.verdict,
+                        "margin": str(found.margin), "alpha": str(found.alpha), "report_digest": digest},
+                metrics=figures(found),
+                files={"report.html": page, **save(found, Path(folder))},
+                tables={f"evaluation-{digest[:12]}.json": columns(found)},
+            )  # fmt: skip
+        except PawlError as e:
+            return "", f"{e}; the page is written, and the same command records it later without asking anything again"
+    return run, ""
 
 
 def at_most(items: Sequence[Item], max_tokens: int, prices: Prices) -> float:

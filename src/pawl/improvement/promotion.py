@@ -12,11 +12,12 @@ import msgspec
 from pawl.curation.dataset import load, name_of
 from pawl.curation.datasheet import datasheet
 from pawl.evaluation.report import Comparison, GateDecision
-from pawl.evaluation.rows import columns
+from pawl.evaluation.rows import columns, figures
 from pawl.improvement.approving import ask
 from pawl.improvement.preparing import reports_of
 from pawl.improvement.steps import Lineage, dataset_of, training_of
 from pawl.improvement.workplace import Candidate, Workplace
+from pawl.monitoring.comparison_plots import save
 from pawl.registry.port import LearntFrom, Version
 from pawl.registry.run_log import kept_id
 
@@ -49,7 +50,10 @@ def register(place: Workplace, candidate: Candidate, report: Path) -> Registered
     origin = {"started_by": starter or "unknown"} | _parent(place, lineage)
     tags = {**msgspec.to_builtins(lineage), **origin, **judged, "run_id": _log(place, candidate, comparison)}
     version = place.registry.register(
-        agent, candidate.adapter, tags, {"report.html": report, **_about_the_data(place, candidate)}
+        agent,
+        candidate.adapter,
+        tags,
+        {"report.html": report, **save(comparison, candidate.folder / "plots"), **_about_the_data(place, candidate)},
     )
     if version.tags.get("evidence") != evidence:
         _judged_anew(place, version, judged, report)
@@ -86,19 +90,15 @@ def _log(place: Workplace, candidate: Candidate, comparison: Comparison) -> str:
     metrics = {
         "tokens_per_s": trained.tokens_per_s,
         "seconds": trained.seconds,
-        "champion_score": comparison.champion.score.mean,
-        "challenger_score": comparison.challenger.score.mean,
-        "challenger_score_lower": comparison.challenger.score.lower,
-        "difference": comparison.difference.mean,
-        "p_better": comparison.p_better,
+        **figures(comparison),
     }
     # Curves are no parameters.
     told = msgspec.structs.replace(trained, stages=tuple(msgspec.structs.replace(s, losses=()) for s in trained.stages))
     params = {k: str(v) for k, v in msgspec.to_builtins(told).items() if k != "adapter_dir"}
     losses = candidate.read("losses", list[tuple[int, float]])
     made = dataset_of(place, candidate)
-    figures = {**made.by_split, "pairs": len(made.pairs), "sources": len(made.sources)}
-    learnt = LearntFrom(name=name_of(made), fingerprint=made.fingerprint, figures=figures)
+    counts = {**made.by_split, "pairs": len(made.pairs), "sources": len(made.sources)}
+    learnt = LearntFrom(name=name_of(made), fingerprint=made.fingerprint, figures=counts)
     # What the run wrote while training ran is there already; this completes it.
     curves = {"examples/loss": losses}
     begun = kept_id(candidate.run_file)

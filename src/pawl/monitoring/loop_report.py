@@ -18,7 +18,8 @@ from typing import Literal
 
 import msgspec
 
-from pawl.evaluation.report import Comparison, Interval
+from pawl.evaluation.report import Comparison
+from pawl.monitoring.comparison_plots import interval, pictures, points
 from pawl.monitoring.loop_data import (
     MAX_SAMPLES,
     DatasetFacts,
@@ -143,7 +144,7 @@ def render(data: LoopReport) -> str:
         finalize=_finalize,
     )
     env.filters.update(
-        points=_points, interval=_interval, p_value=_p_value, money=_money, moment=_moment, duration=_duration
+        points=points, interval=interval, p_value=_p_value, money=_money, moment=_moment, duration=_duration
     )
     env.filters.update(csp_hash=_csp_hash, cut=_cut, words=lambda s: s.replace("_", " "))
     samples = worst_first(data.comparison) if data.samples is None and data.comparison is not None else data.samples
@@ -170,23 +171,8 @@ def _plots(d: LoopReport) -> dict[str, Picture]:
     from pawl.monitoring import plots_matplotlib as plot
 
     out: dict[str, Picture] = {}
-    if (c := d.comparison) is not None:
-        rows = [("before", c.champion.score, "champion"), ("after", c.challenger.score, "challenger")]
-        out["quality"] = plot.picture(
-            plot.intervals(rows, f"score of 100; bars: {100 * (1 - c.alpha):.0f} % confidence"),
-            f"Before {_interval(c.champion.score)}; after {_interval(c.challenger.score)}.",
-            width=5.2,
-            height=1.9,
-        )
-        out["paired"] = plot.picture(
-            plot.paired(c), f"Difference of each task, sorted. Mean {_interval(c.difference)}.", width=5.2, height=2.3
-        )
-        if c.slices:
-            from pawl.monitoring.slices_matplotlib import forest
-
-            alt = "; ".join(f"{s.name}: {_interval(s.difference, True)}" for s in c.slices)
-            height = 1.0 + 0.34 * len(c.slices)
-            out["slices"] = plot.picture(forest(c.slices, c.margin), f"Changes. {alt}.", width=7.5, height=height)
+    if d.comparison is not None:
+        out |= pictures(d.comparison)
     if (r := d.rollout) is not None:
         alt = f"Scores of sessions and evidence of harm through the stages; the rollout stands at {r.stage}."
         out["rollout"] = plot.picture(plot.rollout_timeline(r, d.online), alt, width=10, height=4.2)
@@ -197,15 +183,15 @@ def _plots(d: LoopReport) -> dict[str, Picture]:
         pairs = [(("stand-in" if far.stand_in else "cloud"), far.score, "cloud")]
         if far.local is not None:
             pairs.append(("local", far.local, "challenger"))
-        alt = f"{far.upstream} {_interval(far.score)}; local {_interval(far.local)}."
+        alt = f"{far.upstream} {interval(far.score)}; local {interval(far.local)}."
         out["distance"] = plot.picture(plot.intervals(pairs, "score of 100"), alt, width=5.2, height=2.0)
     if len(d.weeks) > 1:
-        alt = "; ".join(f"{w.week}: {_interval(w.score)}" for w in d.weeks)
+        alt = "; ".join(f"{w.week}: {interval(w.score)}" for w in d.weeks)
         out["weeks"] = plot.picture(plot.weeks(d.weeks), alt, width=5.2, height=2.3)
     if (f := d.forgetting) is not None:
         from pawl.monitoring.heat_map_matplotlib import heat_map
 
-        alt = "; ".join(f"{c.name}: {', '.join(_points(s.mean) for s in c.scores)}" for c in f.classes)
+        alt = "; ".join(f"{c.name}: {', '.join(points(s.mean) for s in c.scores)}" for c in f.classes)
         height = 0.9 + 0.42 * len(f.classes)
         out["forgetting"] = plot.picture(heat_map(f), f"Scores week by week. {alt}.", width=5.2, height=height)
     if (t := d.training) is not None and sum(map(math.isfinite, t.losses)) > 1:
@@ -238,22 +224,6 @@ def _csp_hash(css: str) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}\n… {len(text) - MAX_TEXT:,} more characters"
-
-
-def _points(score: float | None, signed: bool = False) -> str:
-    """A score of 0..1 as points of 100."""
-    if score is None or not math.isfinite(score):
-        return "not known"
-    shown = f"{100 * score:+.1f}" if signed else f"{100 * score:.1f}"
-    return shown.replace("-", "\N{MINUS SIGN}")
-
-
-def _interval(i: Interval | None, signed: bool = False) -> str:
-    return (
-        "not known"
-        if i is None
-        else f"{_points(i.mean, signed)} ({_points(i.lower, signed)} to {_points(i.upper, signed)})"
-    )
 
 
 def _p_value(p: float | None) -> str:

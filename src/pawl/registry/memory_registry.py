@@ -62,6 +62,26 @@ class MemoryRegistry:
             self.runs[run_id] = ({**known_params, **params}, {**known_metrics, **last, **metrics})
         return run_id
 
+    def log_run(
+        self,
+        agent: str,
+        name: str,
+        *,
+        key: str,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        files: Mapping[str, Path],
+        tables: Mapping[str, Mapping[str, Sequence[Any]]],
+    ) -> str:
+        run_id = f"{agent}-{key}"
+        with self._lock:
+            if run_id not in self.runs:
+                self.runs[run_id] = (dict(params), dict(metrics))
+                self.attached[agent, run_id] = {n: path.read_bytes() for n, path in files.items()}
+                for table, columns in tables.items():
+                    self.log_table(run_id, table, columns)
+        return f"memory:{agent}/runs/{run_id}"
+
     def log_table(self, run_id: str, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
         with self._lock:
             self.tables.setdefault((run_id, name), {k: list(v) for k, v in columns.items()})

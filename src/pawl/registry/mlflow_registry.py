@@ -7,18 +7,20 @@ import os
 import shutil
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pawl.errors import PawlError, ServerNotUp
+from pawl.errors import ServerNotUp
 from pawl.registry.adapter_hash import adapter_sha256
+from pawl.registry.mlflow_errors import MISSING, mapped
 from pawl.registry.port import REWRITTEN, LearntFrom, Version
 
+KEY_TAG = "pawl_key"  # what a run is a record of
 SHA_TAG = "adapter_sha256"
-MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 PAGE = 200
 VALUE = 6000  # characters of a parameter
 DIGEST = 36  # characters that MLflow keeps of a dataset's digest
@@ -125,6 +127,33 @@ class MlflowRegistry:
             self._attach(version.run_id, path, path.name)
             experiment = self._client.get_run(version.run_id).info.experiment_id
             return f"{self._url}/#/experiments/{experiment}/runs/{version.run_id}/artifacts/{path.name}"
+
+    def log_run(
+        self,
+        agent: str,
+        name: str,
+        *,
+        key: str,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        files: Mapping[str, Path],
+        tables: Mapping[str, Mapping[str, Sequence[Any]]],
+    ) -> str:
+        self._demand_up(f"logging {name} of {agent}")
+        with self._mapped(f"logging {name} of {agent}"):
+            experiment = self._experiment(agent)
+            found = self._client.search_runs([experiment], f"tags.{KEY_TAG} = '{key}'", max_results=1)
+            run_id = found[0].info.run_id if found else ""
+            if not (found and found[0].info.status == "FINISHED"):
+                made = self._client.create_run(experiment, run_name=name, tags={KEY_TAG: key}) if not found else None
+                run_id = made.info.run_id if made is not None else run_id
+                for file, path in files.items():
+                    self._attach(run_id, path, file)
+                for table, columns in tables.items():
+                    self.log_table(run_id, table, columns)
+                # Finished comes last: whatever says so is whole.
+                self._finished_run(experiment, params, metrics, {}, run_id=run_id)
+        return f"{self._url}/#/experiments/{experiment}/runs/{run_id}"
 
     def log_table(self, run_id: str, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
         with self._mapped(f"logging the table {name}"):
@@ -250,23 +279,15 @@ class MlflowRegistry:
                 return {}
             raise
 
-    @contextmanager
-    def _mapped(self, doing: str) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException
-        from requests import RequestException
-
+    def _demand_up(self, doing: str) -> None:
+        """ServerNotUp at once where nothing answers: the client's own tries, and loading it, take many seconds."""
         try:
-            yield
-        except (MlflowException, RequestException) as e:
-            code = getattr(e, "error_code", "")
-            if code in MISSING:
-                raise PawlError(f"{doing}: the registry has no such entry ({e}); look at {self._url}") from e
-            # A server that cannot be reached has no error code of its own: the client wraps the connection's error.
-            if isinstance(e, RequestException) or isinstance(e.__cause__ or e.__context__, (RequestException, OSError)):
-                raise ServerNotUp(
-                    f"{doing}: MLflow at {self._url} does not answer; start it, or look at its log"
-                ) from e
-            raise PawlError(f"{doing}: MLflow refused ({code}): {e}") from e
+            urllib.request.urlopen(f"{self._url}/health", timeout=3).close()  # noqa: S310 - from this machine's settings
+        except OSError as e:
+            raise ServerNotUp(f"{doing}: MLflow at {self._url} does not answer; start it, or look at its log") from e
+
+    def _mapped(self, doing: str) -> AbstractContextManager[None]:
+        return mapped(self._url, doing)
 
 
 def _input(dataset: LearntFrom) -> Any:

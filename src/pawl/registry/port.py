@@ -65,6 +65,24 @@ class Registry(Protocol):
         """
         ...
 
+    def log_run(
+        self,
+        agent: str,
+        name: str,
+        *,
+        key: str,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        files: Mapping[str, Path],
+        tables: Mapping[str, Mapping[str, Sequence[Any]]],
+    ) -> str:
+        """Record a finished run that trained nothing in the agent's experiment, with files (name -> path) and tables
+        hung on it. Returns a link to it.
+
+        `key`: what it is a record of. One of the same key stays as it is, and one that was cut off is completed.
+        """
+        ...
+
     def log_table(self, run_id: str, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Hang a table on a run, for the registry's own view of evaluations; one of that name stays as it is."""
         ...
