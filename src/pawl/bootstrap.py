@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pawl.rollout.events import Events
     from pawl.serving.desired import Need
     from pawl.serving.reconciler import Reconciler
+    from pawl.serving.replicas import Replica
 
 Grader = Callable[[list[dict[str, Any]], str], float]
 
@@ -116,18 +117,24 @@ def needs(settings: Settings, spec: FleetSpec, store: ControlStore) -> dict[str,
     )
 
 
-def reconciler(settings: Settings, spec: FleetSpec, store: ControlStore, *, evict: bool = False) -> Reconciler:
-    """The serving cluster's: every replica of the fleet's local upstream. `evict`: it may unload too, as the gateway's
-    does; others only load."""
+def replicas(settings: Settings, spec: FleetSpec) -> Sequence[Replica]:
+    """The replicas of the serving cluster: those of the fleet's local upstream."""
     from pawl.fleet.reach import bases
-    from pawl.serving.reconciler import Reconciler
     from pawl.serving.replicas_vllm import fixed
     from pawl.training.adapter_check import base_at_hand
 
     urls = [url.removesuffix("/v1") for url in bases(spec.upstreams[spec.local_upstream], settings.places)]
-    replicas = fixed(urls, base_at_hand(spec.base_model, settings.models_dir))
+    return fixed(urls, base_at_hand(spec.base_model, settings.models_dir))
+
+
+def reconciler(settings: Settings, spec: FleetSpec, store: ControlStore, *, evict: bool = False) -> Reconciler:
+    """The serving cluster's: every replica of the fleet's local upstream. `evict`: it may unload too, as the gateway's
+    does; others only load."""
+    from pawl.serving.reconciler import Reconciler
+
+    found = replicas(settings, spec)
     return Reconciler(
-        lambda: replicas,
+        lambda: found,
         lambda: needs(settings, spec, store),
         slots=settings.vllm_cpu_loras,
         home=str(settings.home.resolve()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +28,7 @@ from pawl.commands import (
     review,
     rollouts,
     search,
+    status,
     training,
 )
 from pawl.commands import agent as agents
@@ -62,6 +62,7 @@ app.add_typer(registry.app, name="registry")
 app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("restore")(rollouts.restore)
+app.command("status")(status.status)
 app.command("import")(lake.take_in)
 app.command("erase")(lake.erase)
 
@@ -146,28 +147,6 @@ def fleet_check() -> None:
         typer.echo(f"Answers that must be run cannot be graded here: {sandbox.remedy()}.")
     elif level == "guard":
         typer.echo(f"The guard does not stop an attack: {sandbox.remedy()}.")
-
-
-@app.command()
-def status() -> None:
-    """What serves each agent, the open rollout, what waits for approval."""
-    from pawl.registry.approvals import unanswered
-
-    settings = Settings()
-    fleet, control = bootstrap.fleet(settings), bootstrap.control(settings)
-    for agent in fleet.agents:
-        route = bootstrap.current_route(fleet, control, agent)
-        typer.echo(f"{agent.name}: champion {route.champion.name}")
-        if route.challenger:
-            typer.echo(f"  challenger {route.challenger.name} at {route.percent} % ({route.stage})")
-        for arm in route.shadows:
-            typer.echo(f"  shadow {arm.name}")
-        for request in unanswered(control.requests(), control.rollouts(agent.name)):
-            if request.agent == agent.name:
-                left = (request.expires - time.time()) / 3600
-                what = "forced" if request.override_by else "waits for approval"
-                seen = request.evidence[:12]
-                typer.echo(f"  version {request.version} {what}, expires in {left:.0f} h, evidence {seen}")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pawl.fleet.limits import LimitsSpec
+from pawl.fleet.reach import bases
 from pawl.fleet.spec import FleetSpec
 from pawl.gateway.access.audit_trail import AuditTrail
 from pawl.gateway.access.limits import Meter, Rate, periods, retry_after, until_next
@@ -139,6 +140,7 @@ def fleet(privacy: str = "open", agent: str = "open", **more: object) -> FleetSp
             "base_model": {"source": "x"},
             "upstreams": {
                 "local": {"kind": "local", "base_url": "http://127.0.0.1:1/v1"},
+                "both": {"kind": "local", "base_urls": ["http://127.0.0.1:3/v1", "http://gpu.example/v1"]},
                 "far": {"kind": "local", "base_url": "http://gpu.example/v1"},
                 "cloud": {"kind": "cloud", "base_url": "http://127.0.0.1:2/v1", "model": "m"},
             },
@@ -148,15 +150,15 @@ def fleet(privacy: str = "open", agent: str = "open", **more: object) -> FleetSp
     )
 
 
-def urls(spec: FleetSpec) -> dict[str, str]:
-    return {n: u.base_url for n, u in spec.upstreams.items()}
+def urls(spec: FleetSpec) -> dict[str, tuple[str, ...]]:
+    return {n: bases(u, {}) for n, u in spec.upstreams.items()}
 
 
 def test_each_mode_reaches_less() -> None:
     spec = fleet()
     reach = reachable(spec, urls(spec))
-    assert reach["open"] == {"local", "far", "cloud"}
-    assert reach["local_only"] == {"local", "far"}
+    assert reach["open"] == {"local", "both", "far", "cloud"}
+    assert reach["local_only"] == {"local", "both", "far"}
     assert reach["strict"] == {"local"}, "a cloud on loopback is a cloud, and a local one elsewhere is elsewhere"
 
 
@@ -165,6 +167,7 @@ def test_each_mode_reaches_less() -> None:
     [
         ({"shadow": "cloud"}, "shadow"),
         ({"first_champion": "far"}, "first_champion"),
+        ({"first_champion": "both"}, "first_champion"),
         ({"routing": {"fallback": ["cloud"]}}, "routing.fallback"),
         ({"routing": {"tiers": {"complex": ["far"]}}}, "routing.tiers.complex"),
         ({"routing": {"cascade": {"check": "schema", "upstream": "cloud"}}}, "routing.cascade.upstream"),

@@ -272,6 +272,7 @@ class Gateway:
                 "route": route,
                 "rollout": snapshot.rollouts.get(name),
                 "decision": self._p.watchdog.latest.get(name),
+                "alarm": self._p.watchdog.alarms.get(name, ""),
             }
             for name, route in snapshot.routes.items()
         ]
@@ -286,7 +287,8 @@ class Gateway:
         ended = sorted(t.get_name() for t in self._tasks if t.done())
         if ended or not self._tasks:
             raise Refused(503, f"not ready: {', '.join(ended) or 'starting'}", "server_error", "not_ready")
-        await send_json(send, 200, {"status": "ready"})
+        cluster = self._p.cluster.summary() if self._p.cluster else {}
+        await send_json(send, 200, {"status": "ready", **cluster})
 
     async def _serve_metrics(self, scope: Scope, receive: Receive, send: Send, _: str) -> None:
         await send_bytes(send, 200, self._p.exposition(), b"text/plain; version=0.0.4; charset=utf-8")

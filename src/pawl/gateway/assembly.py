@@ -24,6 +24,7 @@ from pawl.gateway.auto import Picker
 from pawl.gateway.call import Means
 from pawl.gateway.cascade import Grader
 from pawl.gateway.chains import Promise
+from pawl.gateway.cluster_metrics import ClusterMetrics
 from pawl.gateway.metrics import Metrics, is_cloud_fallback
 from pawl.gateway.recorder import Recorder
 from pawl.gateway.routing.fallback_share import FallbackShare
@@ -39,6 +40,7 @@ from pawl.lake.records import Interaction, Record
 from pawl.rollout.control import ControlStore
 from pawl.rollout.events import Events
 from pawl.rollout.route import Arm, Route
+from pawl.serving.reconciler import Reconciler
 
 _TIDY_S = 5.0
 _SETTLE_S = 1.0  # spending reaches the control database, and other gateways', within this time
@@ -74,14 +76,19 @@ class Parts:
         spans: SpanSink | None = None,
         promises: Mapping[str, Promise] | None = None,
         picker: Picker | None = None,
+        cluster: Reconciler | None = None,
     ) -> None:
         self.promises, self.picker, self.events = promises or {}, picker, events
         self.fleet, self.control, self.home, self._journal = fleet, control, home, journal
-        self.client = UpstreamClient(fleet.upstreams, places)
+        self.cluster = cluster
+        looks = {fleet.local_upstream: cluster.look_of} if cluster else {}
+        self.client = UpstreamClient(fleet.upstreams, places, looks)
         if problems := leaks(fleet, self.client.urls, services or {}):
             raise ConfigError("the fleet's privacy", problems)
         self._spans = spans
         self.metrics = Metrics()
+        if cluster is not None:
+            self.metrics.also(ClusterMetrics(cluster, lambda: self.client.balanced))
         self.audit = AuditTrail(control)
         self.door = Doorkeeper(control, identities(self.audit) if identities else None)
         self.reader = Reader(fleet)
@@ -97,7 +104,7 @@ class Parts:
         means = Means(fleet, self.client, router, self.book, self.audit, self.metrics, graders, cascades, self.record)
         self._shadows = Shadows(means)
         self.answering = Answering(means, self._shadows)
-        self.watchdog = Watchdog(control, self.snapshot, lake)
+        self.watchdog = Watchdog(control, self.snapshot, lake, {a.name: a.rollout for a in fleet.agents}, events)
         self.desk = FeedbackDesk(
             lake, [a.name for a in fleet.agents], {c.name: {a for s in c.steps for a in s.agents} for c in fleet.chains}
         )
@@ -154,6 +161,7 @@ class Parts:
             "watchdog": self.watchdog.watch(),
             "journal": self._tidy(),
             "spending": self._settle(),
+            **({"cluster": self.cluster.watch()} if self.cluster else {}),
         }
 
     async def drain(self, seconds: float) -> None:

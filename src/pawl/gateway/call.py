@@ -48,7 +48,7 @@ class Means(NamedTuple):
 
 def cloud_call(asked: Asked, arm: Arm, means: Means) -> dict[str, Any]:
     """What the audit log keeps of a request that leaves for a cloud: where it goes, never what it says."""
-    where = host(means.client.urls[arm.upstream])
+    where = ", ".join(host(url) for url in means.client.urls[arm.upstream])
     return {"id": asked.id, "agent": asked.agent, "upstream": arm.upstream, "host": where, "mode": asked.privacy}
 
 
@@ -88,6 +88,7 @@ class Call:
                         PATHS[self._asked.endpoint],
                         body_for(arm, self._asked, stream=False),
                         self._reach(),
+                        self._asked.session,
                     )
                     heard.whole(body)
             except UpstreamFailed as e:
@@ -149,7 +150,8 @@ class Call:
         m, arm = self._m, choice.arm
         body = body_for(arm, self._asked, stream=True)
         path = PATHS[self._asked.endpoint]
-        async with aclosing(m.client.stream(arm.upstream, path, body, self._reach())) as chunks:
+        asking = m.client.stream(arm.upstream, path, body, self._reach(), self._asked.session)
+        async with aclosing(asking) as chunks:
             async for chunk in chunks:
                 heard.chunk(chunk, started)
                 events = self._form.chunk(chunk)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 
 from pawl.gateway.routing.load import LoadBook
 from pawl.lake.records import Feedback, Interaction, Record
@@ -43,6 +44,7 @@ class Metrics:
         )
         self._feedback = Counter("pawl_feedback", "Feedback", ("agent", "kind"), registry=own)
         self._share = Gauge("pawl_challenger_percent", "Share of sessions at the challenger", ("agent",), registry=own)
+        self._alarms = Gauge("pawl_champion_alarm", "1 while what serves breaks a limit", ("agent",), registry=own)
         self.dropped = Counter(
             "pawl_shadows_dropped", "Shadow calls given up for want of room", ("agent",), registry=own
         )
@@ -62,6 +64,10 @@ class Metrics:
         self._inside = Gauge("pawl_upstream_in_flight", "Calls under way", ("upstream",), registry=own)
         self._waiting = Gauge("pawl_upstream_waiting", "Calls in the queue", ("upstream",), registry=own)
         self._series: dict[tuple[str, str, str], _Series] = {}
+
+    def also(self, collector: Collector) -> None:
+        """Something more that tells its own series."""
+        self._registry.register(collector)
 
     def count(self, record: Record) -> None:
         """Take one record in."""
@@ -102,6 +108,7 @@ class Metrics:
             self._fallback_share.labels(agent).set(share)
         for agent, route in routes.items():
             self._share.labels(agent).set(route.percent)
+            self._alarms.labels(agent).set(agent in alarms)
         for name, arm in book.known().items():
             self._breakers.labels(name).set(_BREAKER[arm.breaker.state(now)])
         for name, gate in book.turnstiles.items():

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import uvicorn
 
-from pawl.bootstrap import events, first_route, upstream_arm
+from pawl.bootstrap import events, first_route, reconciler, upstream_arm
 from pawl.errors import ResourceError
 from pawl.fleet.reach import expanded
 from pawl.fleet.spec import FleetSpec
@@ -68,6 +68,7 @@ def build(
         spans=_spans(fleet, services["gateway.telemetry"]) if telemetry.sample else None,
         promises=promises,
         picker=_picker(settings) if fleet.auto else None,
+        cluster=reconciler(settings, fleet, control, evict=True),
     )
     return Gateway(parts)
 

@@ -65,9 +65,8 @@ class Shadows:
                 started, heard = time.time(), Heard()
                 path, body = PATHS[asked.endpoint], body_for(arm, asked, stream=False)
                 try:
-                    heard.whole(
-                        await self._m.client.call(arm.upstream, path, body, self._m.router.reach(asked.privacy))
-                    )
+                    reach = self._m.router.reach(asked.privacy)
+                    heard.whole(await self._m.client.call(arm.upstream, path, body, reach, asked.session))
                 except UpstreamFailed as e:
                     heard.status, heard.error = e.status, e.message
             identity = new_id()

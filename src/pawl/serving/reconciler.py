@@ -66,10 +66,15 @@ class Reconciler:
         self.needs: Mapping[str, Need] = {}
         self.steps: Counter[tuple[str, str]] = Counter()  # (kind, "ok" or "failed")
 
-    def ready(self, url: str) -> frozenset[str] | None:
-        """What a replica may be asked now; None where it was never looked at."""
-        view = self.views.get(url)
-        return view.ready if view is not None else None
+    def look_of(self, base: str) -> ReplicaView | None:
+        """The latest look at the replica of a base URL; None where there was none."""
+        return self.views.get(base.removesuffix("/v1"))
+
+    def summary(self) -> dict[str, object]:
+        """How many replicas are up, and which adapters some of those lack."""
+        up = [view for view in self.views.values() if view.up]
+        lacking = sorted({n for n in self.needs for view in up if n not in view.ready})
+        return {"replicas": {"up": len(up), "of": len(self.views)}, "adapters_not_ready": lacking}
 
     # -- one look
 

@@ -7,7 +7,7 @@ strict      upstreams of kind local on an allow-listed host; what could leave it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from pawl.fleet.limits import Privacy
@@ -21,10 +21,11 @@ def narrowest(modes: Iterable[str | None]) -> Privacy:
     return MODES[max((MODES.index(m) if m in MODES else len(MODES) - 1 for m in modes if m is not None), default=0)]
 
 
-def reachable(fleet: FleetSpec, urls: Mapping[str, str]) -> dict[Privacy, frozenset[str]]:
-    """The upstreams that each mode may reach. `urls`: base URL of each upstream, expanded."""
+def reachable(fleet: FleetSpec, urls: Mapping[str, Sequence[str]]) -> dict[Privacy, frozenset[str]]:
+    """The upstreams that each mode may reach. `urls`: base URLs of each upstream's servers, expanded; all of them must
+    be on the list."""
     local = {n for n, u in fleet.upstreams.items() if u.kind == "local"}
-    allowed = {n for n in local if host(urls[n]) in fleet.gateway.allow_hosts}
+    allowed = {n for n in local if all(host(url) in fleet.gateway.allow_hosts for url in urls[n])}
     return {"open": frozenset(fleet.upstreams), "local_only": frozenset(local), "strict": frozenset(allowed)}
 
 
@@ -33,7 +34,7 @@ def host(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
-def leaks(fleet: FleetSpec, urls: Mapping[str, str], services: Mapping[str, str]) -> list[str]:
+def leaks(fleet: FleetSpec, urls: Mapping[str, Sequence[str]], services: Mapping[str, str]) -> list[str]:
     """Every way in which a strict configuration could leave its allow-list; empty where there is none.
 
     `services`: other addresses the gateway itself talks to (telemetry, identity provider), by what they are for.
@@ -67,7 +68,8 @@ def _named(fleet: FleetSpec, agent: AgentSpec) -> list[tuple[str, str]]:
     return [*agent.upstreams(), ("the fleet", fleet.local_upstream)]
 
 
-def _outside(fleet: FleetSpec, name: str, url: str) -> str | None:
+def _outside(fleet: FleetSpec, name: str, urls: Sequence[str]) -> str | None:
     if fleet.upstreams[name].kind == "cloud":
         return "a cloud upstream"
-    return None if host(url) in fleet.gateway.allow_hosts else f"on {host(url)}, not in gateway.allow_hosts"
+    strange = [host(url) for url in urls if host(url) not in fleet.gateway.allow_hosts]
+    return f"on {', '.join(strange)}, not in gateway.allow_hosts" if strange else None

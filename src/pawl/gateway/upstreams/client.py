@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
 import msgspec
 import orjson
 
-from pawl.fleet.reach import NoKey, expanded, key_of
+from pawl.fleet.reach import NoKey, bases, key_of
 from pawl.fleet.upstream import UpstreamSpec
+from pawl.gateway.upstreams.balanced import Balanced, Look
 from pawl.gateway.upstreams.sender import Head, Sender
 from pawl.gateway.upstreams.sender_aiohttp import AiohttpSender
 from pawl.gateway.upstreams.sender_httptools import HttptoolsSender
@@ -48,7 +49,7 @@ class Place(msgspec.Struct):
     """Where an upstream is, and its key as last read."""
 
     spec: UpstreamSpec
-    base: str
+    bases: tuple[str, ...]  # one for each of its servers
     key: str | None = None
     key_read_at: float = -1e9
 
@@ -56,43 +57,64 @@ class Place(msgspec.Struct):
 class UpstreamClient:
     """All upstreams of the fleet. `allowed` names those that this request's privacy mode may reach."""
 
-    def __init__(self, upstreams: Mapping[str, UpstreamSpec], places: Mapping[str, str]) -> None:
-        self._places = {n: Place(spec, expanded(spec.base_url, places).rstrip("/")) for n, spec in upstreams.items()}
-        self._senders: dict[str, Sender] = {}
+    def __init__(
+        self,
+        upstreams: Mapping[str, UpstreamSpec],
+        places: Mapping[str, str],
+        looks: Mapping[str, Callable[[str], Look | None]] | None = None,
+    ) -> None:
+        """`looks`: for upstreams whose servers are looked after, the latest look at one by its base URL."""
+        self._places = {n: Place(spec, bases(spec, places)) for n, spec in upstreams.items()}
+        self._looks = looks or {}
+        self._senders: dict[str, Sender | Balanced] = {}
 
     @property
-    def urls(self) -> dict[str, str]:
-        """Base URL of each upstream, expanded."""
-        return {name: place.base for name, place in self._places.items()}
+    def urls(self) -> dict[str, tuple[str, ...]]:
+        """Base URLs of each upstream's servers, expanded."""
+        return {name: place.bases for name, place in self._places.items()}
+
+    @property
+    def balanced(self) -> dict[str, Balanced]:
+        """The upstreams on several servers."""
+        return {name: sender for name, sender in self._senders.items() if isinstance(sender, Balanced)}
 
     async def start(self) -> None:
         """Make ready to send; connections are opened when they are needed."""
         for name, place in self._places.items():
-            plain = place.base.startswith("http://")
-            self._senders[name] = (HttptoolsSender if plain else AiohttpSender)(place.base, place.spec)
+            senders: dict[str, Sender] = {
+                base: (HttptoolsSender if base.startswith("http://") else AiohttpSender)(base, place.spec)
+                for base in place.bases
+            }
+            several = len(senders) > 1
+            self._senders[name] = (
+                Balanced(senders, self._looks.get(name, lambda base: None)) if several else senders[place.bases[0]]
+            )
 
     async def close(self) -> None:
         """Close all connections."""
         for sender in self._senders.values():
             await sender.close()
 
-    async def call(self, upstream: str, path: str, body: dict[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
+    async def call(
+        self, upstream: str, path: str, body: dict[str, Any], allowed: frozenset[str], session: str = ""
+    ) -> dict[str, Any]:
         """One whole answer, a JSON object. `path`: e.g. "/chat/completions". UpstreamFailed otherwise."""
         place = self._cleared(upstream, allowed)
         try:
-            head = await self._sender(upstream).whole(path, orjson.dumps(body), _key(place))
+            head = await self._sender(upstream, session, body).whole(path, orjson.dumps(body), _key(place))
         except OSError as e:  # TimeoutError is one
             raise _unreachable(upstream, place, e) from e
         return _checked(upstream, head, path)
 
     async def stream(
-        self, upstream: str, path: str, body: dict[str, Any], allowed: frozenset[str]
+        self, upstream: str, path: str, body: dict[str, Any], allowed: frozenset[str], session: str = ""
     ) -> AsyncGenerator[dict[str, Any], None]:
         """The chunks of a streamed answer. UpstreamFailed where it fails or ends without `[DONE]`."""
         place = self._cleared(upstream, allowed)
         rest = b""
         try:
-            async with aclosing(self._sender(upstream).streamed(path, orjson.dumps(body), _key(place))) as pieces:
+            sender = self._sender(upstream, session, body)
+            async with aclosing(sender.streamed(path, orjson.dumps(body), _key(place))) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Head):
                         if piece.status != 200:
@@ -112,11 +134,11 @@ class UpstreamClient:
             raise _unreachable(upstream, place, e) from e
         raise UpstreamFailed(0, f"upstream {upstream} broke off in the middle of its answer")
 
-    def _sender(self, upstream: str) -> Sender:
+    def _sender(self, upstream: str, session: str, body: dict[str, Any]) -> Sender:
         sender = self._senders.get(upstream)
         if sender is None:
             raise UpstreamFailed(0, "the gateway is starting")
-        return sender
+        return sender.towards(session, str(body.get("model"))) if isinstance(sender, Balanced) else sender
 
     def _cleared(self, upstream: str, allowed: frozenset[str]) -> Place:
         """The one door out: whatever planned the call, what is not allowed does not leave."""
@@ -170,7 +192,7 @@ def _chunk(upstream: str, data: bytes) -> dict[str, Any]:
 def _unreachable(upstream: str, place: Place, e: BaseException) -> UpstreamFailed:
     late = isinstance(e, TimeoutError)
     what = "took too long" if late else f"cannot be reached ({e})"
-    message = f"upstream {upstream} at {place.base} {what}: is it up? see `pawl status`"
+    message = f"upstream {upstream} at {', '.join(place.bases)} {what}: is it up? see `pawl status`"
     return UpstreamFailed(504 if late else 0, message)
 
 

@@ -14,8 +14,17 @@ class Head(NamedTuple):
     body: bytes
 
 
+class NotReached(OSError):
+    """No connection came about: nothing was sent."""
+
+
+class NotReachedInTime(NotReached, TimeoutError):
+    """As `NotReached`, by waiting for too long."""
+
+
 class Sender(Protocol):
-    """One upstream. Both raise OSError where it is not reached or breaks off, TimeoutError where it takes too long."""
+    """One upstream. Both raise OSError where it is not reached (then NotReached) or breaks off, TimeoutError where it
+    takes too long."""
 
     async def whole(self, path: str, data: bytes, key: str | None) -> Head:
         """All of an answer."""

@@ -8,7 +8,7 @@ import aiohttp
 from yarl import URL
 
 from pawl.fleet.upstream import UpstreamSpec
-from pawl.gateway.upstreams.sender import Head
+from pawl.gateway.upstreams.sender import Head, NotReached, NotReachedInTime
 
 
 class AiohttpSender:
@@ -30,10 +30,8 @@ class AiohttpSender:
                 URL(self._base + path), data=data, headers=_headers(key), timeout=self._whole, allow_redirects=False
             ) as answer:
                 return Head(answer.status, answer.headers.get("retry-after", ""), await answer.read())
-        except TimeoutError:  # aiohttp's own are ClientErrors too
-            raise
-        except aiohttp.ClientError as e:
-            raise OSError(type(e).__name__) from e
+        except (TimeoutError, aiohttp.ClientError) as e:
+            raise _named(e) from e
 
     async def streamed(self, path: str, data: bytes, key: str | None) -> AsyncGenerator[Head | bytes, None]:
         try:
@@ -45,13 +43,22 @@ class AiohttpSender:
                 if answer.status == 200:
                     async for piece in answer.content.iter_any():
                         yield piece
-        except TimeoutError:  # aiohttp's own are ClientErrors too
-            raise
-        except aiohttp.ClientError as e:
-            raise OSError(type(e).__name__) from e
+        except (TimeoutError, aiohttp.ClientError) as e:
+            raise _named(e) from e
 
     async def close(self) -> None:
         await self._session.close()
+
+
+def _named(e: Exception) -> Exception:
+    """As the port names it; aiohttp's own timeouts are ClientErrors too."""
+    if isinstance(e, aiohttp.ConnectionTimeoutError):
+        return NotReachedInTime("no connection in time")
+    if isinstance(e, TimeoutError):
+        return e
+    if isinstance(e, aiohttp.ClientConnectorError):
+        return NotReached(type(e).__name__)
+    return OSError(type(e).__name__)
 
 
 def _headers(key: str | None) -> dict[str, str]:

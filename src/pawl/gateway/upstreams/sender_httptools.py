@@ -18,7 +18,7 @@ import httptools
 
 from pawl.fleet.upstream import UpstreamSpec
 from pawl.gateway.deadlines import Deadlines
-from pawl.gateway.upstreams.sender import Head
+from pawl.gateway.upstreams.sender import Head, NotReached, NotReachedInTime
 
 _KEEP_S = 20.0  # an idle connection is not trusted for longer: servers close theirs after some time
 _BUFFER = 1 << 18  # bytes of a stream that may wait for a slow reader; then the upstream is held back
@@ -270,7 +270,12 @@ class HttptoolsSender:
 
     async def _connect(self) -> _Connection:
         connecting = self.loop.create_connection(lambda: _Connection(self.loop), self._host, self._port)
-        _, made = await asyncio.wait_for(connecting, self._connect_s)
+        try:
+            _, made = await asyncio.wait_for(connecting, self._connect_s)
+        except TimeoutError as e:
+            raise NotReachedInTime("no connection in time") from e
+        except OSError as e:
+            raise NotReached(str(e)) from e
         return made
 
     def _release(self, connection: _Connection) -> None:
