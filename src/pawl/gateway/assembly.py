@@ -104,7 +104,7 @@ class Parts:
         means = Means(fleet, self.client, router, self.book, self.audit, self.metrics, graders, cascades, self.record)
         self._shadows = Shadows(means)
         self.answering = Answering(means, self._shadows)
-        self.watchdog = Watchdog(control, self.snapshot, lake, {a.name: a.rollout for a in fleet.agents}, events)
+        self.watchdog = Watchdog(control, self.snapshot, lake)
         self.desk = FeedbackDesk(
             lake, [a.name for a in fleet.agents], {c.name: {a for s in c.steps for a in s.agents} for c in fleet.chains}
         )
