@@ -64,6 +64,17 @@ class Promoted(Value):
     unasked: str = ""
 
 
+class Waited(Value):
+    """Where a request for approval stands, as the run that waits for it knows."""
+
+    agent: str
+    version: str
+    outcome: str  # waiting, approved, rejected, held, void
+    told: str
+    said: str  # what the latest pasted text came to
+    timeout_s: int
+
+
 class Moved(Value):
     """What one tick did to an agent's rollout."""
 

@@ -20,4 +20,5 @@ def test_it_loads_and_takes_its_parameters(deployment: dict[str, Any], monkeypat
     monkeypatch.chdir(Path(__file__).resolve().parents[2])
     flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
     assert flow.fn.__module__
-    assert flow.validate_parameters(deployment.get("parameters", {})) is not None
+    ways = [t["parameters"] for t in deployment.get("triggers", ())] or [deployment.get("parameters", {})]
+    assert all(flow.validate_parameters(parameters) is not None for parameters in ways)

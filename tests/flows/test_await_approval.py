@@ -1,0 +1,212 @@
+"""A run that waits for a person in Prefect: no process while it waits, a killed server and worker change nothing, an
+invalid code asks again, a good one opens the rollout. On a real Prefect server with its worker, and a real MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from typer.testing import CliRunner
+
+from infra.demo import prefect_server
+from infra.demo.servers import Server
+from pawl.cli import app
+from pawl.improvement import promotion
+from pawl.improvement.workplace import Workplace
+from pawl.registry import approvals
+from pawl.rollout.control import Request
+from pawl.settings import Settings
+from tasks.places import starter
+from tests.integration.promotion_place import AGENT, Cluster, candidate, key
+
+
+class Orchestration:
+    """Prefect's server on SQLite and its worker, as the demo starts them."""
+
+    def __init__(self, settings: Settings, root: Path) -> None:
+        self.settings, self.root = settings, root
+        self.server = prefect_server.server(settings, root)
+        self.worker = prefect_server.worker(settings, root)
+        self.up(self.server)
+        prefect_server.deploy(settings, root)
+        self.up(self.worker)
+
+    def up(self, server: Server) -> None:
+        server.start()
+        server.wait()
+
+    def kill(self, server: Server) -> None:
+        process = server.running()
+        assert process is not None
+        family = [*process.children(recursive=True), process]
+        for one in family:
+            one.send_signal(signal.SIGKILL)
+        psutil.wait_procs(family, 10)
+        server.record.unlink()
+
+    def ask(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(
+            self.settings.prefect_api_url + path, json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def runs(self, flow: str, deployment: str = "") -> list[dict[str, Any]]:
+        found = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
+        if deployment:
+            found["deployments"] = {"name": {"any_": [deployment]}}
+        return list(self.ask("/flow_runs/filter", found))
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.settings.prefect_api_url}/flow_runs/{run_id}", timeout=30) as answer:
+            return dict(json.load(answer))
+
+    def resume(self, run_id: str, run_input: dict[str, Any] | None) -> str:
+        return str(self.ask(f"/flow_runs/{run_id}/resume", {"run_input": run_input})["status"])
+
+    def processes(self) -> list[psutil.Process]:
+        """Flow runs' own processes, children of the worker."""
+        worker = self.worker.running()
+        return worker.children(recursive=True) if worker else []
+
+    def end(self) -> None:
+        self.worker.stop()
+        self.server.stop()
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, root: Path, unused: Callable[[], int], mlflow_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Workplace]:
+    cluster = Cluster()
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    told = {
+        "HOME": str(tmp_path / "home"), "FLEET": str(root / "infra" / "fleet.yaml"),
+        "VLLM_PORT": str(cluster.server.server_address[1]), "PREFECT_PORT": str(unused()),
+        "MLFLOW_PORT": mlflow_url.rsplit(":", 1)[1], "PREFECT_DATABASE": "sqlite",
+    }  # fmt: skip
+    for name, value in told.items():
+        monkeypatch.setenv(f"PAWL_{name}", value)
+    yield Workplace(Settings(), AGENT)
+    cluster.server.shutdown()
+
+
+@pytest.fixture
+def prefect(place: Workplace, root: Path) -> Iterator[Orchestration]:
+    made = Orchestration(place.settings, root)
+    yield made
+    made.end()
+
+
+def within(seconds: float, found: Callable[[], Any]) -> Any:
+    end = time.monotonic() + seconds
+    while not (seen := found()):
+        assert time.monotonic() < end, "it did not come in time"
+        time.sleep(0.2)
+    return seen
+
+
+def registered(place: Workplace, weights: bytes) -> Request:
+    made = candidate(place, better=True, weights=weights)  # type: ignore[arg-type]
+    page = place.settings.reports_dir / f"{made.id}-evidence.html"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("<h1>evidence</h1>")
+    version = promotion.register(place, made, page)
+    request = place.control.request(AGENT, version.version)
+    assert request is not None
+    return request
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(600)
+def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = registered(place, os.urandom(3))
+
+    def waiting(version: str, attempt: int) -> dict[str, Any] | None:
+        return next(
+            (
+                r
+                for r in prefect.runs("await-approval")
+                if r["parameters"]["version"] == version
+                and r["state"]["name"] == "Suspended"
+                and r["state"]["state_details"]["pause_key"] == f"answer-{attempt}"
+            ),
+            None,
+        )
+
+    # The event that promotion sent starts it.
+    run = within(60, lambda: waiting(request.version, 1))
+    assert run["parameters"]["evidence"] == request.evidence
+    assert run["name"] == f"approval of {AGENT} version {request.version}"
+    within(20, lambda: not prefect.processes())
+    with urllib.request.urlopen(
+        f"{place.settings.prefect_api_url}/flow_runs/{run['id']}/input/suspended-answer-1-description"
+    ) as answer:
+        told = json.load(answer)
+    assert f"pawl approve {AGENT} {request.version} --code" in told and request.evidence in told
+
+    # Server and worker die while it waits, and come back.
+    prefect.kill(prefect.server)
+    prefect.kill(prefect.worker)
+    prefect.up(prefect.server)
+    prefect.up(prefect.worker)
+    assert waiting(request.version, 1) is not None
+
+    # Resuming without a code, or with something that is none, approves nothing.
+    assert prefect.resume(run["id"], None) == "REJECT"
+    assert prefect.resume(run["id"], {"code": "yes"}) == "REJECT"
+    assert prefect.resume(run["id"], {"code": "pawl1.looks-like-one.but-is-none"}) == "ACCEPT"
+    again = within(60, lambda: waiting(request.version, 2))
+    assert again["id"] == run["id"]
+    assert place.control.approvals(AGENT, request.version) == []
+    with urllib.request.urlopen(
+        f"{place.settings.prefect_api_url}/flow_runs/{run['id']}/input/suspended-answer-2-description"
+    ) as answer:
+        assert "refused: this code was altered" in json.load(answer)
+
+    now = time.time()
+    code = approvals.code_for(place.control, request, key(place, "approver"), expires=now + 600, now=now)  # type: ignore[arg-type]
+    assert prefect.resume(run["id"], {"code": code}) == "ACCEPT"
+    began = time.monotonic()
+    done = within(60, lambda: (r := prefect.run(run["id"]))["state"]["type"] == "COMPLETED" and r)
+    assert done["parameters"] == run["parameters"]
+    (given,) = place.control.approvals(AGENT, request.version)
+    assert (given.via, given.by, given.evidence) == ("prefect", "a approver", request.evidence)
+    # The answer starts `roll_out`, which opens the rollout: nobody waits for the minute's run.
+    opened = within(90, lambda: place.control.open_rollout(AGENT))
+    print(f"from the code to the open rollout: {time.monotonic() - began:.1f} s")
+    assert opened.version == request.version and opened.stage == "shadow"
+    started = [r for r in prefect.runs("roll-out", "when-answered") if r["parameters"] == {"agent": AGENT}]
+    assert started, "the event started it"
+
+    # Another request that is answered elsewhere: its run ends without a code, and says how.
+    other = registered(place, os.urandom(3))
+    second = within(60, lambda: waiting(other.version, 1))
+    approvals.reject_by_key(place.control, other, key(place, "approver"), reason="worse", now=time.time())  # type: ignore[arg-type]
+    tick = prefect_server.start_run(place.settings, "roll-out/when-answered", {"agent": AGENT})
+    prefect_server.wait_run(place.settings, tick, 120)
+    ended = prefect.run(second["id"])["state"]
+    assert (ended["type"], ended["name"]) == ("COMPLETED", "Rejected") and "worse" in ended["message"]
+    assert place.control.verify_audit() is None
+
+    # Who started a run: nobody knows of one that was asked for in Prefect; the schedule; or a key's owner.
+    (scheduled, *_) = prefect.runs("roll-out", "every-minute")
+    monkeypatch.setenv("PAWL_API_KEY", place.control.create_key("operator", "ann")[1])
+    prefect.worker.stop()
+    asked = CliRunner().invoke(app, ["improve", AGENT, "--days", "7"], catch_exceptions=False).output.strip()
+    assert 6 < (time.time() - prefect.run(asked)["parameters"]["since"]) / 86400 < 8
+    found = []
+    for run_id in (tick, scheduled["id"], asked):
+        monkeypatch.setenv("PREFECT__FLOW_RUN_ID", run_id)
+        with temporary_settings({PREFECT_API_URL: place.settings.prefect_api_url}):
+            found.append(starter(place))
+    assert found == ["", approvals.SCHEDULE, "ann"]
