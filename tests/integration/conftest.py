@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,3 +57,17 @@ def place(tmp_path: Path, root: Path, cluster: Cluster) -> Place:
         home=tmp_path, fleet=root / "infra" / "fleet.yaml", vllm_port=int(cluster.server.server_address[1])
     )
     return Place(settings, AGENT, MemoryRegistry())
+
+
+@pytest.fixture
+def two(tmp_path: Path, upstream: Upstream) -> Iterator[list[LiveGateway]]:
+    """Two gateways on one control database and one lake."""
+    made = []
+    for _ in range(2):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = int(s.getsockname()[1])
+        made.append(LiveGateway(tmp_path / "home", port, upstream, FLEET.replace("    shadow: cloud\n", "")))
+    yield made
+    for live in made:
+        live.stop()

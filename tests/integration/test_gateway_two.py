@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from pawl.rollout.route import Arm, Route
-from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway, until
-from tests.integration.openai_upstream import Upstream
+from tests.integration.gateway_process import PROMPT, LiveGateway, until
 
 AGENT = "functional-negative"
 CHAT = "/v1/chat/completions"
 ASK = {"model": AGENT, "messages": [{"role": "user", "content": PROMPT}]}
 BASE = Arm("base", "local", "base", "local")
 NEW = Arm("fn-v2-abc", "local", "fn-v2-abc", "local")
-
-
-@pytest.fixture
-def two(tmp_path: Path, upstream: Upstream) -> Iterator[list[LiveGateway]]:
-    made = []
-    for _ in range(2):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = int(s.getsockname()[1])
-        made.append(LiveGateway(tmp_path / "home", port, upstream, FLEET.replace("    shadow: cloud\n", "")))
-    yield made
-    for live in made:
-        live.stop()
 
 
 def arm(live: LiveGateway, session: str) -> str:

@@ -85,6 +85,7 @@ def test_linear_layers_are_the_two_dimensional_weights_that_embed_nothing(base: 
         (changed(f"{Q}.lora_A.weight", np.ones((2, 8), np.float64)), {}, "holds F64"),
         (without(f"{Q}.lora_B.weight"), {}, "q_proj lacks lora_B.weight"),
         ({}, {}, "holds no weights"),
+        (changed("base_model.model.lm_head.lora_A.weight", np.ones((4, 8), np.float32)), {}, "lm_head"),
         (changed("base_model.model.lm_head.weight", np.ones((4, 8), np.float32)), {}, "is no LoRA weight"),
         (changed("base_model.model.model.embed_tokens.lora_embedding_A", np.ones((2, 4), np.float32)), {}, "no LoRA"),
         (

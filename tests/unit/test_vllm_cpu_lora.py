@@ -44,6 +44,19 @@ def test_each_row_gets_its_own_adapter_and_no_other(ids: list[int], scale: float
         torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-4)
 
 
+def test_logprobs_of_a_prompt_do_not_end_the_engine() -> None:
+    """More rows of logits than tokens that are sampled: vLLM's own arithmetic cannot do it."""
+    import torch
+
+    logits, hidden = torch.randn(7, 11), torch.randn(7, 24)
+    a, b = torch.zeros(2, 1, 4, 24), torch.zeros(2, 1, 11, 4)
+    with pytest.raises(RuntimeError):
+        wrapper("vllm", [7, 9]).add_lora_logits(logits.clone(), hidden, a, b, 1.0)
+    found = logits.clone()
+    wrapper("grouped", [7, 9]).add_lora_logits(found, hidden, a, b, 1.0)
+    assert torch.equal(found, logits)
+
+
 def test_vllm_is_told_to_use_it() -> None:
     from vllm.platforms import current_platform
     from vllm.utils.import_utils import resolve_obj_by_qualname

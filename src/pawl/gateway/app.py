@@ -272,6 +272,7 @@ class Gateway:
                 "route": route,
                 "rollout": snapshot.rollouts.get(name),
                 "decision": self._p.watchdog.latest.get(name),
+                "alarm": self._p.watchdog.alarms.get(name, ""),
             }
             for name, route in snapshot.routes.items()
         ]

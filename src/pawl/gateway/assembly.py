@@ -104,7 +104,7 @@ class Parts:
         means = Means(fleet, self.client, router, self.book, self.audit, self.metrics, graders, cascades, self.record)
         self._shadows = Shadows(means)
         self.answering = Answering(means, self._shadows)
-        self.watchdog = Watchdog(control, self.snapshot, lake)
+        self.watchdog = Watchdog(control, self.snapshot, lake, {a.name: a.rollout for a in fleet.agents}, events)
         self.desk = FeedbackDesk(
             lake, [a.name for a in fleet.agents], {c.name: {a for s in c.steps for a in s.agents} for c in fleet.chains}
         )
@@ -147,7 +147,9 @@ class Parts:
     def exposition(self) -> bytes:
         """The metrics, as Prometheus reads them."""
         shares = {agent: share.share for agent, share in self._fallbacks.items()}
-        return self.metrics.text(self.snapshot.routes, shares, self.book, time.monotonic())
+        return self.metrics.text(
+            self.snapshot.routes, shares, self.watchdog.alarms, self.book, time.monotonic()
+        )
 
     async def start(self) -> None:
         """Open the connections and read what was spent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -102,8 +102,15 @@ class Metrics:
         """A request was refused by a limit."""
         self._refused.labels(limit).inc()
 
-    def text(self, routes: Mapping[str, Route], fallbacks: Mapping[str, float], book: LoadBook, now: float) -> bytes:
-        """The exposition. `fallbacks`: share of cloud fallback by agent."""
+    def text(
+        self,
+        routes: Mapping[str, Route],
+        fallbacks: Mapping[str, float],
+        alarms: Collection[str],
+        book: LoadBook,
+        now: float,
+    ) -> bytes:
+        """The exposition. `fallbacks`: share of cloud fallback by agent; `alarms`: agents whose champion alarms."""
         for agent, share in fallbacks.items():
             self._fallback_share.labels(agent).set(share)
         for agent, route in routes.items():

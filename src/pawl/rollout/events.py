@@ -1,4 +1,4 @@
-"""What happens around approvals, told to whoever orchestrates: a port. What must not be lost lies in the database."""
+"""What happens around approvals and rollouts, told to whoever orchestrates: a port. What must last is in the database."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ Name = Literal[
     "pawl.approval.reminder",
     "pawl.approval.held",  # nobody answered in time
     "pawl.alias.strayed",  # moved by something else
+    "pawl.rollout.ready",  # its stage has all that the next one needs
+    "pawl.rollout.stopped",  # held, halved or rolled back without anybody's word
+    "pawl.champion.alarm",  # what serves an agent breaks a limit
+    "pawl.champion.well",  # it keeps them again
 ]
 
 

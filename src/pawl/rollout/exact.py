@@ -1,8 +1,8 @@
-"""Fisher's exact test of two proportions (pure Python: the gateway must not import scipy)."""
+"""Exact tests of proportions: Fisher's of two, the binomial of one (pure Python: the gateway must not import scipy)."""
 
 from __future__ import annotations
 
-from math import exp, lgamma
+from math import exp, lgamma, log, log1p
 
 
 def more_often(hits: int, n: int, others: int, m: int) -> float:
@@ -26,3 +26,13 @@ def _chance(x: int, n: int, both: int, m: int) -> float:
 
 def _log_choose(n: int, k: int) -> float:
     return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
+
+
+def rarely(hits: int, n: int, rate: float) -> float:
+    """The chance of at least `hits` of `n` where each happens with probability `rate` (binomial)."""
+    if hits <= 0 or rate >= 1.0:
+        return 1.0
+    if rate <= 0.0:
+        return 0.0
+    chances = (exp(_log_choose(n, k) + k * log(rate) + (n - k) * log1p(-rate)) for k in range(hits, n + 1))
+    return min(1.0, sum(chances))

@@ -67,6 +67,23 @@ class GroupedLora(PunicaWrapperCPU):
                     part.index_add_(0, rows, change.to(part.dtype))
                 offset += size
 
+    def add_lora_logits(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: torch.Tensor,
+        lora_b_stacked: torch.Tensor,
+        scale: float,
+        *,
+        buffer: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Nothing: adapters of the output layer are refused before they are loaded (`adapter_check`).
+
+        vLLM's own arithmetic takes one row for each sampled token, and ends the whole engine where a client asks for
+        the prompt's logprobs beside another request: there are more rows then.
+        """
+
 
 class Worker:
     """Nothing of its own: that vLLM loads it puts `GroupedLora` in place."""

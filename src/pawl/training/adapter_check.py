@@ -20,7 +20,8 @@ from pawl.training.run_folder import WEIGHTS, write_whole
 
 CONFIG = "adapter_config.json"
 MOST_RANK = 256
-_RULES = 1  # raised when the check learns to see more: what was looked at before is looked at again
+_NOT_SERVED = ("lm_head", "embed_tokens")  # see `serving.vllm_cpu_lora`
+_RULES = 2  # raised when the check learns to see more: what was looked at before is looked at again
 _SHOWN = 20  # problems that are told one by one
 
 _CODE = {".py", ".so", ".sh", ".js", ".whl", ".dll", ".exe"}
@@ -88,6 +89,8 @@ def check_adapter(folder: Path, base_dir: Path | None, *, hot: bool = True) -> A
                 if base_dir and linear is not None and layers and not layers & linear.keys():
                     linear = _by_architecture(base_dir) or linear
                 problems += _fits(tensors, linear, config)
+                problems += [f"{name} is of the {n} layer, which is not adapted when served" for name in sorted(layers)
+                             for n in _NOT_SERVED if hot and name.endswith(n)]  # fmt: skip
                 broken = adapter_tensors.not_finite(weights, tensors)
                 problems += [f"{name} holds values that are infinite or not a number" for name in broken]
         except ModelFileError as e:
