@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pawl.rollout.events import Events
     from pawl.serving.desired import Need
     from pawl.serving.reconciler import Reconciler
-    from pawl.serving.replicas import Replica
+    from pawl.serving.replicas import Replicas
 
 Grader = Callable[[list[dict[str, Any]], str], float]
 
@@ -117,14 +117,22 @@ def needs(settings: Settings, spec: FleetSpec, store: ControlStore) -> dict[str,
     )
 
 
-def replicas(settings: Settings, spec: FleetSpec) -> Sequence[Replica]:
-    """The replicas of the serving cluster: those of the fleet's local upstream."""
+def replicas(settings: Settings, spec: FleetSpec) -> Replicas:
+    """The replicas of the serving cluster: those of the fleet's local upstream, or the pods of PAWL_VLLM_URLS."""
     from pawl.fleet.reach import bases
     from pawl.serving.replicas_vllm import fixed
     from pawl.training.adapter_check import base_at_hand
 
+    base_dir = base_at_hand(spec.base_model, settings.models_dir)
+    if settings.finds_pods:
+        from pawl.serving.kubernetes_rest import KubernetesApi
+        from pawl.serving.replicas_kubernetes import PodReplicas, where
+
+        api = KubernetesApi(settings.kubernetes_api, settings.kubernetes_account)
+        return PodReplicas(api, where(settings.vllm_url), base_dir)
     urls = [url.removesuffix("/v1") for url in bases(spec.upstreams[spec.local_upstream], settings.places)]
-    return fixed(urls, base_at_hand(spec.base_model, settings.models_dir))
+    found = fixed(urls, base_dir)
+    return lambda: found
 
 
 def reconciler(settings: Settings, spec: FleetSpec, store: ControlStore, *, evict: bool = False) -> Reconciler:
@@ -132,13 +140,13 @@ def reconciler(settings: Settings, spec: FleetSpec, store: ControlStore, *, evic
     does; others only load."""
     from pawl.serving.reconciler import Reconciler
 
-    found = replicas(settings, spec)
     return Reconciler(
-        lambda: found,
+        replicas(settings, spec),
         lambda: needs(settings, spec, store),
         slots=settings.vllm_cpu_loras,
         home=str(settings.home.resolve()),
         evict=evict,
+        drain_s=settings.vllm_drain_s,
     )
 
 

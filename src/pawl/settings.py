@@ -25,9 +25,21 @@ class Settings(BaseSettings):
     tls_client_ca: Path | None = Field(default=None, description="clients must show a certificate of these (mTLS)")
     vllm_port: int = 8710
     vllm_urls: str = Field(
-        default="", description="the vLLM replicas, separated by commas; not given: one on this machine at vllm_port"
+        default="",
+        description="the vLLM replicas, separated by commas; or kubernetes://NAMESPACE/LABEL=VALUE?port=8000 for pods; "
+        "not given: one on this machine at vllm_port",
+    )
+    kubernetes_api: str = "https://kubernetes.default.svc"
+    kubernetes_account: Path = Field(
+        default=Path("/var/run/secrets/kubernetes.io/serviceaccount"), description="holds token and ca.crt"
     )
     vllm_cpu_loras: int = Field(default=12, ge=1, description="adapters a replica keeps: vLLM's --max-cpu-loras")
+    vllm_drain_s: float = Field(
+        default=150.0,
+        ge=0,
+        description="an adapter nobody needs is unloaded when it was idle for so long; longer than "
+        "a call may wait for its turn",
+    )
     mlflow_port: int = 8720
     standin_port: int = 8730
     prefect_port: int = 8740
@@ -101,8 +113,15 @@ class Settings(BaseSettings):
     @property
     def replica_urls(self) -> tuple[str, ...]:
         """The vLLM replicas, without `/v1`."""
+        if self.finds_pods:
+            return (self.vllm_urls.strip(),)
         given = tuple(url.strip().rstrip("/") for url in self.vllm_urls.split(",") if url.strip())
         return given or (f"http://{self.host}:{self.vllm_port}",)
+
+    @property
+    def finds_pods(self) -> bool:
+        """Whether the replicas are found by label, and not at addresses of their own."""
+        return self.vllm_urls.strip().startswith("kubernetes:")
 
     @property
     def vllm_url(self) -> str:
@@ -122,7 +141,7 @@ class Settings(BaseSettings):
         """What `${PAWL_...}` stands for in URLs of fleet.yaml."""
         return {
             "PAWL_VLLM_URL": self.vllm_url,
-            "PAWL_VLLM_URLS": ",".join(self.replica_urls),
+            "PAWL_VLLM_URLS": "" if self.finds_pods else ",".join(self.replica_urls),
             "PAWL_STANDIN_URL": self.standin_url,
             "PAWL_MLFLOW_URL": self.mlflow_url,
         }

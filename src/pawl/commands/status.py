@@ -54,7 +54,7 @@ def status(
     settings = Settings()
     fleet, control = bootstrap.fleet(settings), bootstrap.control(settings)
     wanted = bootstrap.needs(settings, fleet, control)
-    cluster = compared(wanted, looked_at(bootstrap.replicas(settings, fleet)), settings.vllm_cpu_loras)
+    cluster = compared(wanted, looked_at(bootstrap.replicas(settings, fleet)()), settings.vllm_cpu_loras)
     agents = [_agent(fleet, control, name) for name in (a.name for a in fleet.agents)]
     if as_json:
         typer.echo(msgspec.json.encode({"agents": agents, "cluster": cluster}))

@@ -77,12 +77,14 @@ class Parts:
         promises: Mapping[str, Promise] | None = None,
         picker: Picker | None = None,
         cluster: Reconciler | None = None,
+        finds_replicas: bool = False,
     ) -> None:
         self.promises, self.picker, self.events = promises or {}, picker, events
         self.fleet, self.control, self.home, self._journal = fleet, control, home, journal
         self.cluster = cluster
         looks = {fleet.local_upstream: cluster.look_of} if cluster else {}
-        self.client = UpstreamClient(fleet.upstreams, places, looks)
+        found = {fleet.local_upstream: cluster.bases} if cluster and finds_replicas else {}
+        self.client = UpstreamClient(fleet.upstreams, places, looks, found)
         if problems := leaks(fleet, self.client.urls, services or {}):
             raise ConfigError("the fleet's privacy", problems)
         self._spans = spans

@@ -69,6 +69,7 @@ def build(
         promises=promises,
         picker=_picker(settings) if fleet.auto else None,
         cluster=reconciler(settings, fleet, control, evict=True),
+        finds_replicas=settings.finds_pods,
     )
     return Gateway(parts)
 

@@ -118,7 +118,7 @@ def _fetch_waiting(place: Workplace) -> None:
 
 def a_replica(place: Workplace) -> str:
     """The address of a replica that is up; where there is but one, that. ServerNotUp where none is."""
-    if len(place.settings.replica_urls) == 1:
+    if len(place.settings.replica_urls) == 1 and not place.settings.finds_pods:
         return place.settings.vllm_url
     views = bootstrap.reconciler(place.settings, place.fleet, place.control).look().values()
     up = [v.url for v in views if v.up]

@@ -24,7 +24,6 @@ from pawl.serving.replicas import Replica, Replicas
 
 log = logging.getLogger("pawl.serving")
 EVERY_S = 1.0
-DRAIN_S = 150.0  # longer than a call may wait for its turn and take, by the defaults
 _MISSES = 2  # looks in a row without an answer before a replica counts as down
 
 
@@ -52,7 +51,7 @@ class Reconciler:
         slots: int,
         home: str,
         evict: bool,
-        drain_s: float = DRAIN_S,
+        drain_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`wanted`: what is needed now. `slots`: adapters that a replica keeps. `home`: only adapters loaded from under
@@ -69,6 +68,10 @@ class Reconciler:
     def look_of(self, base: str) -> ReplicaView | None:
         """The latest look at the replica of a base URL; None where there was none."""
         return self.views.get(base.removesuffix("/v1"))
+
+    def bases(self) -> list[str]:
+        """The base URLs of the replicas that were seen, in their order."""
+        return [f"{url}/v1" for url in self.views]
 
     def summary(self) -> dict[str, object]:
         """How many replicas are up, and which adapters some of those lack."""

@@ -37,8 +37,8 @@ def command(
     ]  # fmt: skip
 
 
-def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What the replica is told besides.
+def environment(env: Mapping[str, str] | None = None, core: int | None = None) -> dict[str, str]:
+    """What the replica is told besides. `core`: it computes on that one alone, beside other replicas.
 
     By default vLLM keeps a core for itself: on two cores, using it doubles the throughput. OpenMP and tcmalloc
     are preloaded where they are found.
@@ -54,6 +54,8 @@ def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if core is not None:
+        found["VLLM_CPU_OMP_THREADS_BIND"] = str(core)
     preload = [p for p in (given.get("LD_PRELOAD", ""), *_faster_libraries()) if p]
     if preload:
         found["LD_PRELOAD"] = ":".join(preload)

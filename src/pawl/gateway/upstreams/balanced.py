@@ -8,7 +8,7 @@ began to arrive stays where it is.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -37,11 +37,19 @@ class Look(Protocol):
 class Balanced:
     """The servers of one upstream, by base URL."""
 
-    def __init__(self, senders: Mapping[str, Sender], look: Callable[[str], Look | None]) -> None:
-        """`look`: the latest look at a server, by its base URL; None where nobody looks, or has not yet."""
-        self._senders, self._look = senders, look
-        self.standings = {base: Standing() for base in senders}
+    def __init__(
+        self,
+        bases: Callable[[], Sequence[str]],
+        open_sender: Callable[[str], Sender],
+        look: Callable[[str], Look | None],
+    ) -> None:
+        """`bases`: where its servers are now; they may come and go. `look`: the latest look at one, by its base URL;
+        None where nobody looks, or has not yet."""
+        self._bases, self._open, self._look = bases, open_sender, look
+        self._senders: dict[str, Sender] = {}
+        self.standings: dict[str, Standing] = {}
         self.moved = 0  # requests that another server answered after one failed
+        self._follow()
 
     def towards(self, session: str, model: str) -> Sender:
         """A sender for one request of that session to that model."""
@@ -53,6 +61,7 @@ class Balanced:
         Where none is known to be able to, the first try goes to one that might: to be wrong about a server must not
         cost an answer.
         """
+        self._follow()
         now = time.monotonic()
         able: dict[str, int] = {}
         unsure: dict[str, int] = {}
@@ -74,6 +83,20 @@ class Balanced:
         """The sender to one server."""
         return self._senders[base]
 
+    def standing(self, base: str) -> Standing:
+        """How one does; of one that went, nobody remembers."""
+        return self.standings.get(base) or Standing()
+
+    def _follow(self) -> None:
+        """Servers that came are asked from now on; of those that went, what is under way ends by itself."""
+        bases = self._bases()
+        if len(bases) == len(self.standings) and all(base in self.standings for base in bases):
+            return
+        for base in bases:
+            if base not in self._senders:
+                self._senders[base] = self._open(base)
+        self.standings = {base: self.standings.get(base) or Standing() for base in bases}
+
     async def close(self) -> None:
         """Close all connections."""
         for sender in self._senders.values():
@@ -91,7 +114,7 @@ class _Request:
     async def whole(self, path: str, data: bytes, key: str | None) -> Head:
         base = self._first()
         while True:
-            standing = self._b.standings[base]
+            standing = self._b.standing(base)
             standing.begins(time.monotonic())
             try:
                 head = await self._b.sender(base).whole(path, data, key)
@@ -110,7 +133,7 @@ class _Request:
     async def streamed(self, path: str, data: bytes, key: str | None) -> AsyncGenerator[Head | bytes, None]:
         base = self._first()
         while True:
-            standing, other = self._b.standings[base], None
+            standing, other = self._b.standing(base), None
             head, begun = None, False
             standing.begins(time.monotonic())
             try:
@@ -148,12 +171,13 @@ class _Request:
 
     def _first(self) -> str:
         base = self._b.pick(self._session, self._model, self._tried)
-        assert base is not None  # an upstream has at least one server
+        if base is None:
+            raise NotReached("none of its servers is there")
         return base
 
     def _after(self, base: str, what: Head | OSError) -> str | None:
         """Note what a server did; the next to try, None where this is the answer."""
-        standing, now = self._b.standings[base], time.monotonic()
+        standing, now = self._b.standing(base), time.monotonic()
         reached = not isinstance(what, NotReached)
         self._sent += reached
         if isinstance(what, Head):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -62,10 +63,12 @@ class UpstreamClient:
         upstreams: Mapping[str, UpstreamSpec],
         places: Mapping[str, str],
         looks: Mapping[str, Callable[[str], Look | None]] | None = None,
+        found: Mapping[str, Callable[[], Sequence[str]]] | None = None,
     ) -> None:
-        """`looks`: for upstreams whose servers are looked after, the latest look at one by its base URL."""
+        """`looks`: for upstreams whose servers are looked after, the latest look at one by its base URL. `found`: for
+        upstreams whose servers come and go, their base URLs now."""
         self._places = {n: Place(spec, bases(spec, places)) for n, spec in upstreams.items()}
-        self._looks = looks or {}
+        self._looks, self._found = looks or {}, found or {}
         self._senders: dict[str, Sender | Balanced] = {}
 
     @property
@@ -81,14 +84,14 @@ class UpstreamClient:
     async def start(self) -> None:
         """Make ready to send; connections are opened when they are needed."""
         for name, place in self._places.items():
-            senders: dict[str, Sender] = {
-                base: (HttptoolsSender if base.startswith("http://") else AiohttpSender)(base, place.spec)
-                for base in place.bases
-            }
-            several = len(senders) > 1
-            self._senders[name] = (
-                Balanced(senders, self._looks.get(name, lambda base: None)) if several else senders[place.bases[0]]
-            )
+            opening = partial(_open_sender, place.spec)
+            where = self._found.get(name)
+            if where is None and len(place.bases) == 1:
+                self._senders[name] = opening(place.bases[0])
+            else:
+                self._senders[name] = Balanced(
+                    where or partial(tuple, place.bases), opening, self._looks.get(name, lambda base: None)
+                )
 
     async def close(self) -> None:
         """Close all connections."""
@@ -145,6 +148,10 @@ class UpstreamClient:
         if upstream not in allowed:
             raise NotCleared(f"upstream {upstream} is outside this request's privacy mode")
         return self._places[upstream]
+
+
+def _open_sender(spec: UpstreamSpec, base: str) -> Sender:
+    return (HttptoolsSender if base.startswith("http://") else AiohttpSender)(base, spec)
 
 
 def _key(place: Place) -> str | None:

@@ -1,0 +1,81 @@
+"""A split by the weights of a Kubernetes Gateway API HTTPRoute: for teams whose ingress splits between whole models.
+
+Source: gateway-api.sigs.k8s.io, HTTPRoute v1, `rules[].backendRefs[].weight`. An HTTPRoute draws for each request: it
+is not sticky, so a session's requests go to both sides, and evidence by session counts its first arm. Where that
+matters, let Pawl's gateway split. Only weights are written, by PUT with the `resourceVersion` that was read, so that
+nobody else's change is lost.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+from urllib.parse import quote
+
+from pawl.errors import ConfigError, StaleWrite
+from pawl.rollout.traffic import Shares
+from pawl.serving.kubernetes_rest import KubernetesApi
+
+_TRIES = 5
+
+
+class HttpRouteTraffic:
+    """One HTTPRoute whose rules name a champion's and a challenger's Service."""
+
+    def __init__(self, api: KubernetesApi, namespace: str, name: str, *, champion: str, challenger: str) -> None:
+        """`champion`, `challenger`: names of the Services."""
+        self._api, self._sides, self._name = api, (champion, challenger), f"{namespace}/{name}"
+        self._path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{quote(namespace)}/httproutes/{quote(name)}"
+
+    def read(self) -> Shares:
+        return split_of(self._api.get(self._path), *self._sides, self._name)
+
+    def write(self, wanted: Shares) -> bool:
+        for attempt in range(_TRIES):
+            found = self._api.get(self._path)
+            if split_of(found, *self._sides, self._name) == wanted:
+                return False
+            try:
+                self._api.put(self._path, weighted(found, *self._sides, wanted))
+                return True
+            except StaleWrite:
+                if attempt == _TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+
+def split_of(route: dict[str, Any], champion: str, challenger: str, name: str) -> Shares:
+    """The split of the rules that name both (pure). ConfigError where none does, or where they differ."""
+    found = set()
+    for ours in _rules(route, champion, challenger):
+        weights = {ref["name"]: int(ref.get("weight", 1)) for ref in ours["backendRefs"]}
+        total = weights[champion] + weights[challenger]
+        if total:
+            share = round(100 * weights[challenger] / total)
+            found.add(Shares(100 - share, share))
+        else:
+            found.add(Shares(0, 0))  # nobody answers: to be written anew
+    if len(found) == 1:
+        return found.pop()
+    why = (
+        f"its rules split differently: {sorted((s.champion, s.challenger) for s in found)}"
+        if found
+        else (f"no rule names both backends, {champion} and {challenger}")
+    )
+    raise ConfigError(f"HTTPRoute {name}", [why])
+
+
+def weighted(route: dict[str, Any], champion: str, challenger: str, wanted: Shares) -> dict[str, Any]:
+    """The same object with the wanted weights (pure). Its status is the controller's and is not sent."""
+    made = copy.deepcopy(route)
+    made.pop("status", None)
+    for rule in _rules(made, champion, challenger):
+        for ref in rule["backendRefs"]:
+            if ref["name"] in (champion, challenger):
+                ref["weight"] = wanted.champion if ref["name"] == champion else wanted.challenger
+    return made
+
+
+def _rules(route: dict[str, Any], champion: str, challenger: str) -> list[dict[str, Any]]:
+    rules = route.get("spec", {}).get("rules", [])
+    return [r for r in rules if {champion, challenger} <= {b.get("name") for b in r.get("backendRefs", [])}]
