@@ -1,0 +1,79 @@
+"""Prefect's server and worker in the tests of flows, and waiting for what they do."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from infra.demo import prefect_server
+from infra.demo.servers import Server
+from pawl.settings import Settings
+
+
+class Orchestration:
+    """Prefect's server on SQLite and its worker, as the demo starts them."""
+
+    def __init__(self, settings: Settings, root: Path) -> None:
+        self.settings, self.root = settings, root
+        self.server = prefect_server.server(settings, root)
+        self.worker = prefect_server.worker(settings, root)
+        self.up(self.server)
+        prefect_server.deploy(settings, root)
+        self.up(self.worker)
+
+    def up(self, server: Server) -> None:
+        server.start()
+        server.wait()
+
+    def kill(self, server: Server) -> None:
+        process = server.running()
+        assert process is not None
+        family = [*process.children(recursive=True), process]
+        for one in family:
+            one.send_signal(signal.SIGKILL)
+        psutil.wait_procs(family, 10)
+        server.record.unlink()
+
+    def ask(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(
+            self.settings.prefect_api_url + path, json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def runs(self, flow: str, deployment: str = "") -> list[dict[str, Any]]:
+        found = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
+        if deployment:
+            found["deployments"] = {"name": {"any_": [deployment]}}
+        return list(self.ask("/flow_runs/filter", found))
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.settings.prefect_api_url}/flow_runs/{run_id}", timeout=30) as answer:
+            return dict(json.load(answer))
+
+    def resume(self, run_id: str, run_input: dict[str, Any] | None) -> str:
+        return str(self.ask(f"/flow_runs/{run_id}/resume", {"run_input": run_input})["status"])
+
+    def processes(self) -> list[psutil.Process]:
+        """Flow runs' own processes, children of the worker."""
+        worker = self.worker.running()
+        return worker.children(recursive=True) if worker else []
+
+    def end(self) -> None:
+        self.worker.stop()
+        self.server.stop()
+
+
+def within(seconds: float, found: Callable[[], Any]) -> Any:
+    end = time.monotonic() + seconds
+    while not (seen := found()):
+        assert time.monotonic() < end, "it did not come in time"
+        time.sleep(0.2)
+    return seen
