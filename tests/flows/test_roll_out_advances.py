@@ -77,7 +77,7 @@ def test_a_stage_goes_on_by_an_event(place: Workplace, prefect: Orchestration, g
     moved = time.monotonic() - decided
     within(5, lambda: all(arm(live, sessions["moves"][0]) == NAME for live in gateways))
     every = time.monotonic() - decided
-    # How long that took is told, not held: a machine that does something else takes longer (docs/benchmarks/rollout.md).
+    # Told, not held: a machine that does something else meanwhile takes longer (docs/benchmarks/rollout.md).
     print(f"from the deciding feedback to 50 %: {moved:.1f} s, on both gateways: {every:.1f} s")
     run = next(r for r in prefect.runs("roll-out", "when-answered") if r["parameters"] == {"agent": AGENT})
     assert run["state"]["type"] in ("RUNNING", "COMPLETED"), "a run that people can see made the move"
