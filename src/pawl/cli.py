@@ -15,6 +15,7 @@ from pawl.commands import (
     audit,
     auto,
     chain,
+    champion,
     compare,
     dataset,
     evaluation,
@@ -53,6 +54,7 @@ app.add_typer(regression.app, name="regression")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(auto.app, name="auto")
 app.add_typer(chain.app, name="chain")
+app.add_typer(champion.app, name="champion")
 app.add_typer(agents.app, name="agent")
 app.command("improve")(improve.improve)
 app.command("approve")(approvals.approve)

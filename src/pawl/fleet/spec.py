@@ -16,6 +16,7 @@ from pawl.fleet.policy import PolicySpec
 from pawl.fleet.rollout import RolloutSpec as RolloutSpec
 from pawl.fleet.routing import RoutingSpec
 from pawl.fleet.sandbox import SandboxSpec
+from pawl.fleet.serving import ServingSpec
 from pawl.fleet.source import TaskSourceSpec as TaskSourceSpec
 from pawl.fleet.training import SearchSpec, TrainingSpec
 from pawl.fleet.upstream import UpstreamSpec
@@ -55,6 +56,7 @@ class AgentSpec(Spec):
     evaluation: EvaluationSpec = EvaluationSpec()
     rollout: RolloutSpec = RolloutSpec()
     routing: RoutingSpec = RoutingSpec()
+    serving: ServingSpec = ServingSpec()
     privacy: Privacy = Field(default="open", description="local_only: no cloud, ever; strict: allow-listed hosts only")
     limits: LimitsSpec = Field(default=LimitsSpec(), description="all clients of this agent together")
     approval: ApprovalSpec = ApprovalSpec()
@@ -77,6 +79,7 @@ class AgentSpec(Spec):
         found += [(f"routing.tiers.{level}", name) for level, names in routing.tiers.items() for name in names]
         found += [("routing.fallback", name) for name in routing.fallback or ()]
         found += [("routing.cascade.upstream", routing.cascade.upstream)] if routing.cascade else []
+        found += [("serving.upstream", self.serving.upstream)] if self.serving.upstream else []
         found += [("evaluation.judge.upstream", self.evaluation.judge.upstream)] if self.evaluation.judge else []
         return found
 
@@ -153,6 +156,13 @@ class FleetSpec(Spec):
                 for o in sorted(others - set(names))
             ]
         problems += self._of_chains(names)
+        places = [u for a in self.agents if (u := a.serving.upstream) in self.upstreams and u is not None]
+        local = [n for n, u in self.upstreams.items() if u.kind == "local"]
+        problems += [
+            f"serving.upstream names {u}, which must be a local upstream other than the cluster, {local[0]}"
+            for u in sorted(set(places))
+            if local and (u not in local or u == local[0])
+        ]
         embeddings = self.gateway.embeddings
         if embeddings and embeddings.upstream not in self.upstreams:
             problems.append(f"gateway.embeddings names upstream {embeddings.upstream!r}, known are: {known}")

@@ -21,17 +21,23 @@ def command(
     host: str,
     port: int,
     max_model_len: int,
-    max_lora_rank: int,
+    max_lora_rank: int | None,
     max_loras: int = 2,
     max_num_seqs: int = 32,
 ) -> list[str]:
-    """The replica's command line. Adapters are loaded at run time, under immutable names."""
-    return [
+    """The replica's command line. Adapters are loaded at run time, under immutable names; with `max_lora_rank` None it
+    takes none, and serves one model merged."""
+    line = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server",
         "--model", str(base_dir), "--served-model-name", served_name, "--host", host, "--port", str(port),
         "--dtype", "bfloat16", "--max-model-len", str(max_model_len), "--max-num-seqs", str(max_num_seqs),
-        "--enable-lora", "--max-loras", str(max_loras), "--max-cpu-loras", str(MAX_CPU_LORAS),
-        "--max-lora-rank", str(_supported(max_lora_rank)), "--disable-uvicorn-access-log",
+        "--disable-uvicorn-access-log",
+    ]  # fmt: skip
+    if max_lora_rank is None:
+        return line
+    return [
+        *line, "--enable-lora", "--max-loras", str(max_loras), "--max-cpu-loras", str(MAX_CPU_LORAS),
+        "--max-lora-rank", str(_supported(max_lora_rank)),
         # On CPU: adapters at nearly the base model's speed, and the base model itself in mixed batches.
         "--worker-extension-cls", WORKER_EXTENSION,
     ]  # fmt: skip
