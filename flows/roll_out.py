@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from tasks.approval import tend_waiting
-from tasks.promotion import agents_of_fleet, open_approved, settle, tick
+from tasks.promotion import agents_of_fleet, open_approved, settle, tick, watch_aliases
 from tasks.values import Moved
 
 
@@ -21,5 +21,6 @@ def roll_out(agent: str | None = None) -> tuple[Moved, ...]:
         step = open_approved(name) or tick(name)
         moved += [step] if step else []
         moved += settle(name)
+        moved += watch_aliases(name)
         tend_waiting(name)
     return tuple(moved)

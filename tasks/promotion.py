@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from prefect import task
 
 from pawl.bootstrap import fleet
-from pawl.improvement import approving, attending, placing, promotion, publish, rolling
+from pawl.errors import PawlError
+from pawl.improvement import alias_watch, approving, attending, placing, promotion, publish, rolling
 from pawl.rollout.state import TERMINAL
 from pawl.settings import Settings
 from tasks.places import candidate, workplace
 from tasks.values import Judged, Moved, Promoted
+
+log = logging.getLogger("pawl.promotion")
 
 
 @task
@@ -73,3 +77,19 @@ def settle(agent: str) -> tuple[Moved, ...]:
             rolling.settle(place, rollout)
             settled.append(Moved(agent=agent, stage=rollout.stage, what=f"settled version {rollout.version}"))
     return tuple(settled)
+
+
+@task
+def watch_aliases(agent: str) -> tuple[Moved, ...]:
+    """Put back the aliases that something other than promotion moved; without the registry, the next run looks."""
+    place = workplace(agent)
+    try:
+        strays = alias_watch.watch(place, time.time())
+    except PawlError as e:
+        log.warning("the aliases of %s could not be looked at: %s", agent, e)
+        return ()
+    return tuple(
+        Moved(agent=agent, stage=s.alias, what=f"named {s.found or 'none'}, put back to {s.expected or 'none'}")
+        for s in strays
+        if s.put_back
+    )

@@ -13,9 +13,12 @@ from rich.console import Console
 from infra.demo import prefect_server
 from infra.demo.servers import PYTHON, Server, demand_machine
 from pawl import bootstrap
+from pawl.commands.registry import webhook_encryption_key
 from pawl.errors import ModelFileError
+from pawl.gateway.api.control import secret_of
 from pawl.improvement.workplace import Workplace
 from pawl.monitoring import timeline
+from pawl.registry import mlflow_webhooks
 from pawl.settings import Settings
 
 MOST_SIDE_BY_SIDE = 8
@@ -37,6 +40,10 @@ class Stack:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
+            # Approval codes reach the gateway on loopback (mlflow/README.md says what the last one opens).
+            "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": webhook_encryption_key(s),
+            "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+            "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
         }
         mlflow = [
             PYTHON, "-m", "mlflow", "server", "--host", s.host, "--port", str(s.mlflow_port), "--workers", "1",
@@ -76,6 +83,11 @@ class Stack:
             by_name["gateway"].start()
             by_name["gateway"].wait()
             self._say("gateway", began)
+            mlflow_webhooks.ensure(
+                self.settings.mlflow_url,
+                f"{self.settings.gateway_url}/control/mlflow",
+                secret_of(self.place.control),
+            )
             orchestration.result()
             self._say("prefect", began)
             model.result()

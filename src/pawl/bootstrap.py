@@ -70,6 +70,7 @@ def registry(settings: Settings) -> Registry:
     """The model registry."""
     # Artifacts go through the server, so neither side needs the other's paths; bars on stdout help nobody in a worker.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    _mlflow_account(settings)
     from pawl.registry.mlflow_registry import MlflowRegistry
 
     return MlflowRegistry(settings.mlflow_url)
@@ -78,9 +79,22 @@ def registry(settings: Settings) -> Registry:
 def runs(settings: Settings) -> RunLogs:
     """Where training and searches write how they go."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    _mlflow_account(settings)
     from pawl.registry.mlflow_runs import MlflowRuns
 
     return MlflowRuns(settings.mlflow_url)
+
+
+def _mlflow_account(settings: Settings) -> None:
+    """What trains and promotes here does so under the promotion account, unless the environment names another."""
+    if settings.mlflow_accounts and "MLFLOW_TRACKING_USERNAME" not in os.environ:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = settings.mlflow_promoter
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = mlflow_password(settings, settings.mlflow_promoter)
+
+
+def mlflow_password(settings: Settings, account: str) -> str:
+    """The password of one of Pawl's own MLflow accounts; it is kept in the control database alone."""
+    return control(settings).secret(f"mlflow-account-{account}").hex()
 
 
 def events(settings: Settings) -> Events:

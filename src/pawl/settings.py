@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     )
     s3_endpoint: str | None = Field(default=None, description="an S3 server other than Amazon's")
     s3_encryption: Literal["AES256", "aws:kms"] | None = Field(default=None, description="server-side encryption")
+    mlflow_accounts: bool = Field(default=False, description="MLflow asks for accounts (mlflow/README.md)")
+    mlflow_promoter: str = Field(default="pawl-promotion", description="the only account that may move aliases there")
     prefect_database: Literal["postgres", "sqlite"] = "postgres"
     journal_sync: Literal["kernel", "fsync"] = Field(
         default="kernel",

@@ -13,6 +13,7 @@ import pytest
 # module -> what the name of a file that imports it must contain
 VENDORS = {
     "mlflow": ("mlflow",),
+    "flask": ("mlflow",),  # MLflow's server
     "torch": ("torch", "transformers", "peft", "trl", "vllm"),
     "transformers": ("transformers", "peft", "trl"),
     "peft": ("peft",),

@@ -8,6 +8,8 @@ from typing import Literal
 import msgspec
 
 from pawl.errors import PawlError, StaleWrite
+from pawl.improvement.alias_watch import drop as drop_alias
+from pawl.improvement.alias_watch import named
 from pawl.improvement.workplace import Workplace
 from pawl.registry.approvals import Tally, tally, unanswered
 from pawl.rollout.control import Request
@@ -81,8 +83,7 @@ def _tell(place: Workplace, request: Request, counted: Tally, what: Due, now: fl
     place.events.emit(about(request, name, now, **detail))
     if what == "reject":
         try:
-            challenger = place.registry.by_alias(request.agent, "challenger")
-            if challenger is not None and challenger.number == request.version:
-                place.registry.drop_alias(request.agent, "challenger")
+            if named(place, "challenger") == request.version:
+                drop_alias(place, "challenger")
         except PawlError as e:  # the alias is for people; what decides is written
             log.warning("the alias challenger of %s was not dropped: %s", request.agent, e)

@@ -13,6 +13,7 @@ from pawl.curation.dataset import load, name_of
 from pawl.curation.datasheet import datasheet
 from pawl.evaluation.report import Comparison, GateDecision
 from pawl.evaluation.rows import columns, figures
+from pawl.improvement.alias_watch import move as move_alias
 from pawl.improvement.approving import ask
 from pawl.improvement.preparing import reports_of
 from pawl.improvement.steps import Lineage, dataset_of, training_of
@@ -61,7 +62,7 @@ def register(place: Workplace, candidate: Candidate, report: Path) -> Registered
     if gate.decision == "promote":
         unasked = ask(place, version, evidence, starter=starter, candidate=candidate.id, now=now)
         if not unasked:
-            place.registry.move_alias(agent, "challenger", version.number)
+            move_alias(place, "challenger", version.number)
     elif gate.decision == "reject":
         place.control.reject_adapter(version.sha256, agent, "gate: " + "; ".join(gate.reasons), now)
         detail = {"agent": agent, "version": version.number, "reasons": list(gate.reasons)}

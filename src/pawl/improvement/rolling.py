@@ -8,6 +8,9 @@ from contextlib import suppress
 
 from pawl.bootstrap import current_route
 from pawl.errors import ApprovalInvalid, StaleWrite
+from pawl.improvement.alias_watch import drop as drop_alias
+from pawl.improvement.alias_watch import move as move_alias
+from pawl.improvement.alias_watch import named
 from pawl.improvement.approving import may_open
 from pawl.improvement.placing import present
 from pawl.improvement.workplace import Workplace
@@ -83,21 +86,18 @@ def settle(place: Workplace, rollout: Rollout) -> None:
     if not rollout.version:
         pass
     elif rollout.stage == "done":
-        champion = registry.by_alias(agent, "champion")
-        if champion is not None and champion.number != rollout.version:
-            registry.move_alias(agent, "previous", champion.number)
-        if champion is None or champion.number != rollout.version:
-            registry.move_alias(agent, "champion", rollout.version)
-            detail = {"agent": agent, "version": rollout.version}
-            place.control.audit("champion moved", "roll_out", detail, now)
-        registry.drop_alias(agent, "challenger")
+        before = named(place, "champion")
+        if before and before != rollout.version:
+            move_alias(place, "previous", before)
+        move_alias(place, "champion", rollout.version)
+        if before != rollout.version:
+            place.control.audit("champion moved", "roll_out", {"agent": agent, "version": rollout.version}, now)
     elif rollout.stage == "rolled_back":
         version = registry.version(agent, rollout.version)
         why = rollout.history[-1].decision.reason if rollout.history else "rolled back"
         place.control.reject_adapter(version.sha256, agent, f"rolled back: {why}", now)
-        challenger = registry.by_alias(agent, "challenger")
-        if challenger is not None and challenger.number == rollout.version:
-            registry.drop_alias(agent, "challenger")
+    if rollout.version and named(place, "challenger") == rollout.version:  # a newer one may ask for approval by now
+        drop_alias(place, "challenger")
     if rollout.version:
         registry.tag(agent, rollout.version, "rollout", rollout.stage)
     with suppress(StaleWrite):  # another worker settled it at the same time

@@ -18,6 +18,7 @@ Name = Literal[
     "pawl.approval.reminder",
     "pawl.approval.held",  # nobody answered in time
     "pawl.alias.strayed",  # moved by something else
+    "pawl.alias.restored",
     "pawl.rollout.ready",  # its stage has all that the next one needs
     "pawl.rollout.stopped",  # held, halved or rolled back without anybody's word
     "pawl.champion.alarm",  # what serves an agent breaks a limit
