@@ -22,9 +22,16 @@ _USERS = (40_000, 59_999)
 
 
 def command(
-    files: Mapping[str, int], own: Mapping[str, int], packages: Sequence[Path], limits: Limits, program: Sequence[str]
+    files: Mapping[str, int],
+    own: Mapping[str, int],
+    packages: Sequence[Path],
+    limits: Limits,
+    program: Sequence[str],
+    refused: int | None = None,
 ) -> list[str]:
     """`bwrap ... program`. `files` and `own`: path below `BOX` or `OWN` -> file descriptor with the content.
+
+    `refused`: a file descriptor with the filter of system calls (`system_calls.program`), where there is one.
 
     Raises:
         CannotGrade: there is no bwrap.
@@ -39,6 +46,7 @@ def command(
         line += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         line += ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
+    line += ["--seccomp", str(refused)] if refused is not None else []
     python = python_files.interpreter()
     read = python_files.readable()
     # Where bwrap makes the folders above a place itself, they can be its own user's alone.

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import struct
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 # Events refused whatever their arguments; those that end in a dot, with all that follow.
@@ -36,6 +38,12 @@ _CHANGES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "os.removexattr": ((0,), ()),
     "os.chflags": ((0,), ()),
 }
+# What Python announces to nobody, of `os` and `signal`: it goes.
+_UNANNOUNCED = (
+    "mknod", "mkfifo", "chroot", "memfd_create", "pidfd_open", "pidfd_send_signal", "setpriority", "sched_setaffinity",
+    "sched_setparam", "sched_setscheduler", "setns", "unshare",
+)  # fmt: skip
+_OWNERS = (8, 15)  # of fcntl: F_SETOWN and F_SETOWN_EX, by which the kernel signals another process
 _LOOKS = {"os.listdir", "os.scandir", "os.listxattr", "os.getxattr"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -49,21 +57,47 @@ def install(readable: Sequence[str], listable: Sequence[str], writable: Sequence
     Files below `readable` may be read and below `writable` changed; the folders `listable` themselves may be listed.
     `forks`: how many this process and all that come of it may make together.
     """
+    _without_unannounced(tuple(readable) + tuple(writable), tuple(writable))
     sys.addaudithook(_hook(tuple(readable) + tuple(writable), tuple(listable), tuple(writable), forks))
+
+
+def _below(path: Any, folder: Any, places: tuple[str, ...]) -> bool:
+    """Whether what a path leads to, links followed, lies in one of the places."""
+    if isinstance(path, int):
+        return True  # a descriptor: it was opened under this guard
+    text = os.fsdecode(path)
+    if isinstance(folder, int) and folder >= 0 and not text.startswith("/"):
+        text = f"{Path(f'/proc/self/fd/{folder}').readlink()}/{text}"
+    real = os.path.realpath(text)
+    return any(real == p or real.startswith(p + "/") for p in places)
+
+
+def _without_unannounced(readable: tuple[str, ...], writable: tuple[str, ...]) -> None:
+    # `os` and `signal` have it from modules that are built in; they are not imported, as not every system has them.
+    for owner in (os, sys.modules.get("posix"), signal, sys.modules.get("_signal")):
+        for name in _UNANNOUNCED:
+            if hasattr(owner, name):
+                delattr(owner, name)
+    opened = os.open
+
+    def open_(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        # The audit event does not tell the folder that a path is relative to.
+        places = writable if flags & _WRITING else readable
+        if dir_fd is not None and not _below(path, dir_fd, places):
+            raise PermissionError(f"the sandbox does not open {path!r}")
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    open_.__name__ = "open"
+    os.supports_dir_fd.discard(opened)
+    os.supports_dir_fd.add(open_)
+    for owner in (os, sys.modules.get("posix")):
+        if owner is not None:
+            owner.open = open_  # type: ignore[attr-defined]
 
 
 def _hook(readable: tuple[str, ...], listable: tuple[str, ...], writable: tuple[str, ...], forks: int) -> _Hook:
     made = mmap.mmap(-1, 8)  # shared with all children
-    realpath, fsdecode, readlink, getpid, own = os.path.realpath, os.fsdecode, os.readlink, os.getpid, os.getpid()
-
-    def below(path: Any, folder: Any, places: tuple[str, ...]) -> bool:
-        if isinstance(path, int):
-            return True  # a descriptor: it was opened under this guard
-        text = fsdecode(path)
-        if isinstance(folder, int) and folder >= 0 and not text.startswith("/"):
-            text = readlink(f"/proc/self/fd/{folder}") + "/" + text
-        real = realpath(text)
-        return any(real == p or real.startswith(p + "/") for p in places)
+    below, realpath, fsdecode, getpid, own = _below, os.path.realpath, os.fsdecode, os.getpid, os.getpid()
 
     def hook(event: str, given: tuple[Any, ...]) -> None:
         if event == "open":
@@ -89,6 +123,8 @@ def _hook(readable: tuple[str, ...], listable: tuple[str, ...], writable: tuple[
         elif event == "os.kill":
             if given[0] not in (own, getpid()):
                 raise PermissionError("the sandbox does not signal others")
+        elif event == "fcntl.fcntl" and given[1] in _OWNERS:
+            raise PermissionError("the sandbox does not signal others")
         elif event in _NEVER_EXACTLY or event.startswith(_NEVER):
             raise PermissionError(f"the sandbox does not do {event}")
 

@@ -1,4 +1,4 @@
-"""What the launcher asks of Linux that Python 3.11 has no function for: namespaces, Landlock, adoption of orphans.
+"""What the launcher asks of Linux that Python 3.11 has no function for: namespaces, Landlock, filters, orphans.
 
 Landlock: linux/landlock.h; the system calls have these numbers on all architectures. Fields that a kernel's version
 of Landlock does not know must not be passed to it.
@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _NEW_UTS, _NEW_IPC, _NEW_USER, _NEW_PID, _NEW_NET = 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
-_SET_PDEATHSIG, _SET_CHILD_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 36, 38
+_SET_PDEATHSIG, _SET_SECCOMP, _SET_CHILD_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 22, 36, 38
+_FILTER = 2  # of seccomp
+_CAPABILITIES = 0x20080522  # the third version of their form
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _PATH_BENEATH = 1
 _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
@@ -86,3 +88,29 @@ def landlock(readable: Sequence[str], listable: Sequence[str], writable: Sequenc
     _done(libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
     _done(libc.syscall(_RESTRICT_SELF, rules, 0), "Landlock")
     os.close(rules)
+
+
+def drop_capabilities() -> None:
+    """Gives up what making namespaces brought: within them this process could do whatever root may.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    header, none = struct.pack("=Ii", _CAPABILITIES, 0), bytes(24)
+    _done(_libc().capset(header, none), "capabilities")
+
+
+def refuse_calls(program: bytes) -> None:
+    """From here on the system calls that the filter refuses fail; an empty filter refuses nothing.
+
+    Raises:
+        OSError: the kernel has no such filters.
+    """
+    if not program:
+        return
+    libc = _libc()
+    lines = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: how many lines of eight bytes, and where they are.
+    told = struct.pack("@HP", len(program) // 8, ctypes.addressof(lines))
+    _done(libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
+    _done(libc.prctl(_SET_SECCOMP, _FILTER, told, 0, 0), "seccomp")

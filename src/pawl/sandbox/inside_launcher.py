@@ -100,6 +100,8 @@ def started(settings: dict[str, Any]) -> None:
             supervised(adopts=False)
             limit(settings["limits"])
             inside_kernel.landlock(settings["readable"], settings["listable"], settings["writable"])
+            inside_kernel.drop_capabilities()
+            inside_kernel.refuse_calls(bytes.fromhex(settings["refused"]))
         else:
             supervised(adopts=inside_kernel.adopt_orphans())
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

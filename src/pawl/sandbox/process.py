@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from pawl.qe.item import CannotGrade
-from pawl.sandbox import bubblewrap, python_files
+from pawl.sandbox import bubblewrap, python_files, system_calls
 from pawl.sandbox.levels import Level, best
 from pawl.sandbox.outcome import Limits, Outcome
 
@@ -62,6 +62,7 @@ def run(
             "level": level,
             "ready": said,
             "user": None,
+            "refused": system_calls.program().hex(),
             "limits": msgspec.to_builtins(limits),
         }
         if level == "bubblewrap":
@@ -117,8 +118,9 @@ def _bubblewrapped(
 
     files = {n: kept(c) for n, c in content.items()}
     own = {n: kept(c) for n, c in _own(settings).items()}
-    line = bubblewrap.command(files, own, places, limits, _python(bubblewrap.OWN))
-    return line, [*files.values(), *own.values()]
+    refused = [kept(program)] if (program := system_calls.program()) else []
+    line = bubblewrap.command(files, own, places, limits, _python(bubblewrap.OWN), *refused)
+    return line, [*files.values(), *own.values(), *refused]
 
 
 def _in_folder(
