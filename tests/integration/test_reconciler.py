@@ -18,6 +18,7 @@ from pawl.errors import ModelFileError, ResourceError, ServerNotUp
 from pawl.fleet.spec import RolloutSpec
 from pawl.improvement import placing
 from pawl.improvement.workplace import Workplace
+from pawl.registry.memory_registry import MemoryRegistry
 from pawl.rollout.control import Request
 from pawl.rollout.route import Arm, Route
 from pawl.rollout.state import Rollout
@@ -26,6 +27,7 @@ from pawl.serving.desired import Lease, Need
 from pawl.serving.reconciler import Reconciler
 from pawl.serving.replicas_vllm import fixed
 from pawl.settings import Settings
+from tests.memory_place import Place
 from tests.tiny_adapter import make_adapter
 from tests.vllm_stand_in import Replica
 
@@ -272,6 +274,26 @@ def test_a_restart_forgets_and_restoring_brings_back(place: Workplace, pair: tup
     assert placing.a_replica(place) == pair[0].url
     pair[0].kill()
     assert placing.a_replica(place) == pair[1].url
+
+
+def test_the_next_challenger_is_warm_before_its_first_percent(
+    place: Workplace, pair: tuple[Replica, Replica], tmp_path: Path
+) -> None:
+    kept = Place(place.settings, AGENT, MemoryRegistry())
+    version = kept.registry.register(AGENT, make_adapter(tmp_path / "trained"), {}, {})
+    now = time.time()
+    asked = Request(
+        agent=AGENT, version=version.number, adapter=version.adapter, adapter_sha256=version.sha256, evidence="e",
+        asked_at=now, expires=now + 60,
+    )  # fmt: skip
+    kept.control.ask(asked)
+    placing.restore(kept)
+    reconciler = bootstrap.reconciler(kept.settings, kept.fleet, kept.control, evict=True)
+    reconciler.look()
+    assert all(set(r.loaded) == {version.adapter} for r in pair)
+    assert not reconciler.needs[version.adapter].firm, "it would give way"
+    placing.present(kept, version)
+    assert all([what for what, _ in r.log].count("load") == 1 for r in pair), "opening its rollout loads nothing"
 
 
 def test_the_newest_labels_tell_what_vllm_is_busy_with() -> None:
