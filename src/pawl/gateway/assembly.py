@@ -32,6 +32,7 @@ from pawl.gateway.routing.load import LoadBook
 from pawl.gateway.routing.router import Router
 from pawl.gateway.shadows import Shadows
 from pawl.gateway.snapshot import Snapshot
+from pawl.gateway.traffic_follower import TrafficFollower
 from pawl.gateway.upstreams.client import UpstreamClient
 from pawl.gateway.watchdog import Watchdog
 from pawl.lake.journal import Journal
@@ -40,6 +41,7 @@ from pawl.lake.records import Interaction, Record
 from pawl.rollout.control import ControlStore
 from pawl.rollout.events import Events
 from pawl.rollout.route import Arm, Route
+from pawl.rollout.traffic import TrafficEngine
 from pawl.serving.reconciler import Reconciler
 
 _TIDY_S = 5.0
@@ -78,10 +80,11 @@ class Parts:
         picker: Picker | None = None,
         cluster: Reconciler | None = None,
         finds_replicas: bool = False,
+        engines: Mapping[str, TrafficEngine] | None = None,
     ) -> None:
         self.promises, self.picker, self.events = promises or {}, picker, events
         self.fleet, self.control, self.home, self._journal = fleet, control, home, journal
-        self.cluster = cluster
+        self.cluster, self._engines = cluster, engines or {}
         looks = {fleet.local_upstream: cluster.look_of} if cluster else {}
         found = {fleet.local_upstream: cluster.bases} if cluster and finds_replicas else {}
         self.client = UpstreamClient(fleet.upstreams, places, looks, found)
@@ -149,9 +152,7 @@ class Parts:
     def exposition(self) -> bytes:
         """The metrics, as Prometheus reads them."""
         shares = {agent: share.share for agent, share in self._fallbacks.items()}
-        return self.metrics.text(
-            self.snapshot.routes, shares, self.watchdog.alarms, self.book, time.monotonic()
-        )
+        return self.metrics.text(self.snapshot.routes, shares, self.watchdog.alarms, self.book, time.monotonic())
 
     async def start(self) -> None:
         """Open the connections and read what was spent."""
@@ -166,7 +167,11 @@ class Parts:
             "journal": self._tidy(),
             "spending": self._settle(),
             **({"cluster": self.cluster.watch()} if self.cluster else {}),
+            **({"traffic": self._follower().follow()} if self._engines else {}),
         }
+
+    def _follower(self) -> TrafficFollower:
+        return TrafficFollower(self._engines, lambda: self.snapshot.routes)
 
     async def drain(self, seconds: float) -> None:
         """Let what was begun end."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import uvicorn
 
-from pawl.bootstrap import events, first_route, reconciler, upstream_arm
+from pawl.bootstrap import events, first_route, reconciler, traffic_engines, upstream_arm
 from pawl.errors import ResourceError
 from pawl.fleet.reach import expanded
 from pawl.fleet.spec import FleetSpec
@@ -41,6 +41,9 @@ def build(
     oidc = fleet.gateway.oidc
     services = {"events": settings.prefect_api_url}
     services |= {"gateway.oidc": oidc.jwks_url or oidc.issuer} if oidc else {}
+    engines = traffic_engines(settings, fleet)
+    if engines or settings.finds_pods:
+        services["kubernetes"] = settings.kubernetes_api
     telemetry = fleet.gateway.telemetry
     if telemetry.sample:
         services["gateway.telemetry"] = expanded(telemetry.endpoint, settings.places)
@@ -70,6 +73,7 @@ def build(
         picker=_picker(settings) if fleet.auto else None,
         cluster=reconciler(settings, fleet, control, evict=True),
         finds_replicas=settings.finds_pods,
+        engines=engines,
     )
     return Gateway(parts)
 
