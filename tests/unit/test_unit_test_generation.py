@@ -126,6 +126,24 @@ def test_tests_that_pass_only_sometimes_are_flaky() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "tests",
+    [
+        # Runs of the right code come first: who counts runs would call everything after them a fault.
+        "import os\ndef test_a():\n    size(0)\n    os.mkdir('d' + str(len(os.listdir())))\n"
+        "    assert sum(n.startswith('d') for n in os.listdir()) < 3",
+        "import os\nFIRST = os.getpid()\ndef test_a():\n    size(0)\n    os.makedirs(str(FIRST), exist_ok=True)\n"
+        "    assert FIRST - min(int(n) for n in os.listdir() if n.isdigit()) < 2",
+        # What takes as long as the right code may, and longer than a mutant may.
+        "import time\ndef test_a():\n    size(0)\n    end = time.process_time() + 1.4\n"
+        "    while time.process_time() < end: pass",
+    ],
+    ids=["files", "processes", "time"],
+)  # fmt: skip
+def test_tests_that_call_the_right_code_faulty_later_notice_no_mutant(tests: str) -> None:
+    assert graded(tests) == (0, "flaky")
+
+
 def parity() -> str:
     from pawl.sandbox import run
 

@@ -30,7 +30,11 @@ _PYTEST = ["-p", "no:cacheprovider", "-p", "no:terminal", "-p", "no:faulthandler
 
 def evaluated(code: str, tests: str, with_mutants: bool) -> dict[str, Any]:
     """`ran`, `tests`, `failed` (names) and in a second run `again`, `problem`, and where all passed `lines`, `branches`
-    and `kills` (mutants by number)."""
+    and `kills` (mutants by number).
+
+    The right code is run again among the mutants, where nobody can know, and after them, in the same way as they are:
+    tests that go by how often they were run, or by their time, fail there too, and notice no mutant.
+    """
     tree = ast.parse(tests)
     plain = is_plain(tree)
     if uses_pytest(tree):
@@ -47,9 +51,13 @@ def evaluated(code: str, tests: str, with_mutants: bool) -> dict[str, Any]:
     if told["failed"] or told["again"]:
         return told
     kills, budget = [], 10 * told["steps"] + 2000
-    for number, mutant in enumerate(mutants(code, MOST)):
-        found = run(mutant.tree, budget, True)
+    trees: list[tuple[int | None, ast.Module]] = [(n, m.tree) for n, m in enumerate(mutants(code, MOST))]
+    trees.insert(random.SystemRandom().randint(0, len(trees)), (None, ast.parse(code)))
+    for number, tried in [*trees, (None, ast.parse(code))]:
+        found = run(tried, budget, True)
         if not found["ran"] or found["failed"]:
+            if number is None:
+                return {**told, "again": found["failed"] or [found["problem"]]}
             kills.append(number)
     return {**told, "kills": kills}
 
