@@ -39,6 +39,7 @@ class Replica:
         self.mute: set[str] = set()
         self.failing = 0  # so many calls that change something fail with 500
         self.status = 200  # of chat
+        self.hang_s = 0.0  # of probes
         self.lock = threading.Lock()
         self.sick = False
         self._server: _Server | None = None
@@ -131,6 +132,7 @@ class Replica:
                 model, said = body["model"], body["messages"][-1]["content"]
                 if said == "hi" and body.get("max_tokens") == 1:
                     replica.log.append(("probe", model))
+                    time.sleep(replica.hang_s)
                 else:
                     replica.served.append((model, str(said)))
                 time.sleep(replica.delay_s)

@@ -172,7 +172,7 @@ def reconciler(settings: Settings, spec: FleetSpec, store: ControlStore, *, evic
         replicas(settings, spec),
         lambda: needs(settings, spec, store),
         slots=settings.vllm_cpu_loras,
-        home=str(settings.home.resolve()),
+        home=f"{settings.home.resolve()}/",
         evict=evict,
         drain_s=settings.vllm_drain_s,
     )

@@ -156,6 +156,20 @@ def test_streams_move_before_their_first_byte_and_not_after(live: LiveGateway, p
         assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "one two three"
 
 
+def test_a_replica_that_hangs_keeps_neither_the_others_nor_the_gateways_end(
+    live: LiveGateway, pair: tuple[Replica, Replica]
+) -> None:
+    pair[0].hang_s = 40
+    champion(live, "fn-v1")
+    until(lambda: ("probe", "fn-v1") in pair[0].log)
+    until(lambda: live.metric("pawl_adapter_ready", adapter="fn-v1", replica=pair[1].url) == 1, 5)
+    assert {ask(live, f"s{n}")[0] for n in range(12)} == {200}
+    assert pair[0].asked("fn-v1") == 0
+    began = time.monotonic()
+    live.stop()
+    assert time.monotonic() - began < 15
+
+
 def test_all_dead_is_told_and_one_that_returns_answers(live: LiveGateway, pair: tuple[Replica, Replica]) -> None:
     for replica in pair:
         replica.kill()

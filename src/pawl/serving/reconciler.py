@@ -7,12 +7,14 @@ control database and the adapters' folders, neither Prefect nor MLflow.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 
@@ -210,7 +212,8 @@ class Reconciler:
                 under_way = {url: task for url, task in under_way.items() if not _ended(task)}
                 for replica in replicas:
                     if replica.url not in under_way:
-                        under_way[replica.url] = asyncio.create_task(asyncio.to_thread(self.look_at, replica, wanted))
+                        look = partial(self.look_at, replica, wanted)
+                        under_way[replica.url] = asyncio.create_task(_aside(look))
                 gone = self.views.keys() - {r.url for r in replicas}
                 if gone:
                     self.views = {url: view for url, view in self.views.items() if url not in gone}
@@ -227,6 +230,32 @@ def _do(replica: Replica, step: Action) -> None:
             replica.unload(step.name)
         case "drain":
             """Requests stop because it is no longer ready."""
+
+
+async def _aside(look: Callable[[], ReplicaView]) -> ReplicaView:
+    """In a thread that nobody waits for at the end: a replica that hangs must not keep the gateway from ending."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[ReplicaView] = loop.create_future()
+
+    def tell(view: ReplicaView | None, error: Exception | None) -> None:
+        if done.done():
+            return
+        if view is not None:
+            done.set_result(view)
+        elif error is not None:
+            done.set_exception(error)
+
+    def work() -> None:
+        view, error = None, None
+        try:
+            view = look()
+        except Exception as e:
+            error = e
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, view, error)
+
+    threading.Thread(target=work, name="look at a replica", daemon=True).start()
+    return await done
 
 
 def _ended(task: asyncio.Task[ReplicaView]) -> bool:
