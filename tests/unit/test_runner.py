@@ -178,6 +178,23 @@ def test_the_oracles_failure_is_invalid_and_never_zero(server: Server) -> None:
     assert sum(r.score == 1.0 for r in found) == 5
 
 
+@pytest.mark.parametrize(
+    "grade",
+    [
+        Grade(score=float("nan"), conforms=True),
+        Grade(score=float("inf"), conforms=True),
+        Grade(score=50.0, conforms=True),
+        Grade(score=-0.1, conforms=True),
+        Grade(score=1.0, conforms=True, metrics={"coverage": float("nan")}),
+        Grade(score=1.0, conforms=True, label="a", said="a", confidence=2.0),
+    ],
+)
+def test_a_figure_that_is_no_share_is_the_oracles_failure(server: Server, grade: Grade) -> None:
+    found = answer_items(ITEMS[:1], "m", server.url, max_tokens=9, model_hash="h", grade=lambda item, text: grade)
+    assert found[0].score is None and found[0].completion == "0" and not found[0].metrics
+    assert "the oracle failed" in found[0].problem and "0..1" in found[0].problem
+
+
 def test_a_server_that_is_not_there_is_no_answer_of_the_model(server: Server) -> None:
     url = server.url
     server.stop()

@@ -22,6 +22,7 @@ UNGRADED = "the oracle cannot grade this item"  # the problem of an answer that 
 _TRIES = 2
 _BUSY, _BUSY_TRIES, _LONGEST_PAUSE_S = (429, 503), 6, 30.0  # that a server is full says nothing of a model
 _NOT_ALLOWED = (401, 403, 404)
+_ROUNDING = 1e-9
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +168,8 @@ def _graded(grade: Callable[[Item, str], Grade | None], item: Item, answer: Answ
         return msgspec.structs.replace(result, score=None, problem=problem)
     if found is None:
         return msgspec.structs.replace(result, score=None, problem=UNGRADED)
+    if wrong := _no_shares(found):
+        return msgspec.structs.replace(result, score=None, problem=f"the oracle failed: not within 0..1: {wrong}")
     return msgspec.structs.replace(
         result,
         score=found.score,
@@ -177,6 +180,14 @@ def _graded(grade: Callable[[Item, str], Grade | None], item: Item, answer: Answ
         said=found.said,
         confidence=found.confidence,
     )
+
+
+def _no_shares(found: Grade) -> str:
+    """Figures of a grade that are not within 0..1, as no number is: one of them would spoil every mean."""
+    figures = {"score": found.score, **found.metrics}
+    if found.confidence is not None:
+        figures["confidence"] = found.confidence
+    return ", ".join(f"{name} {value}" for name, value in figures.items() if not -_ROUNDING <= value <= 1 + _ROUNDING)
 
 
 def _key(item: Item, model_hash: str, max_tokens: int) -> str:
