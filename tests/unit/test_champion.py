@@ -50,6 +50,11 @@ def test_each_limit_alarms(more: dict[str, object], why: str) -> None:
     assert filled(30, **more, role="shadow").alarm(SPEC) == ""
 
 
+def test_requests_that_were_wrong_themselves_are_passed_over() -> None:
+    assert filled(30, status=400, error="temperature must be a number", latency_s=3.0).alarm(SPEC) == ""
+    assert "calls failed" in filled(30, status=429, error="too busy").alarm(SPEC)
+
+
 def test_poor_scores_alarm_only_where_there_is_a_floor() -> None:
     made = filled(60)
     for n in range(60):

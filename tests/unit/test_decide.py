@@ -19,7 +19,7 @@ from pawl.rollout.evidence import Evidence, gather
 from pawl.rollout.exact import different, more_often
 from pawl.rollout.route import Arm, choose
 from pawl.rollout.sequential import lower_bound
-from pawl.rollout.state import Decision, Rollout, move, route_of
+from pawl.rollout.state import Decision, Rollout, move, resumed, route_of
 
 OLD = Arm("base", "local", "base", "local")
 NEW = Arm("agent-v1-aaaaaaaa", "local", "agent-v1-aaaaaaaa", "local")
@@ -309,6 +309,35 @@ def test_a_failing_challenger_is_rolled_back_and_one_unlucky_call_is_not() -> No
     assert t.evidence().challenger.errors <= 6 and "calls failed" in t.decision().reason
 
 
+def test_requests_that_were_wrong_themselves_count_against_nobody() -> None:
+    t = Traffic(at_stage("50"))
+    stage_of(t, 6, 0.5, 0.5)
+    before = t.evidence()
+    for status in (400, 413, 422):
+        for _ in range(8):
+            t.call(t.session_of(NEW), NEW, status=status, error="the prompt is longer than the context")
+    assert t.evidence() == before and t.decision().action == "advance"
+    for status in (401, 404, 408, 429):  # these are the arm's: another one may do better
+        t.call(t.session_of(NEW), NEW, status=status, error="no such model")
+    assert t.evidence().challenger.errors == 4
+
+
+def test_a_hold_for_servers_that_failed_ends_when_they_are_well_again() -> None:
+    t = Traffic(at_stage("50"))
+    for _ in range(12):
+        t.call(t.session_of(NEW), NEW, status=0)
+        t.call(t.session_of(OLD), OLD, status=0)
+    assert t.decision().action == "hold" and "servers" in t.decision().reason
+    n = 0
+    while t.decision().action == "hold" and n < 200:
+        stage_of(t, 1, 0.5, 0.5)
+        n += 1
+    assert t.decision().action == "advance" and 20 < n < 100, n
+    for _ in range(30):  # now it alone fails
+        t.call(t.session_of(NEW), NEW, status=500)
+    assert t.decision().action == "rollback"
+
+
 def test_where_both_arms_fail_it_holds() -> None:
     t = Traffic(at_stage("50"))
     for _ in range(20):
@@ -457,6 +486,37 @@ def test_a_stage_that_lasts_too_long_has_stalled(stall: str, action: str) -> Non
     assert found.action == action and found.reason.startswith("stalled: 1 hours in this stage, 1 of 4 scored")
     by_hand = move(t.rollout, Decision(action="hold", reason="x"), by="ann", now=1.0)
     assert decide(by_hand, t.evidence(), t.now).reason.startswith("held by ann")
+
+
+@pytest.mark.parametrize("stall", ["hold", "rollback"])
+def test_the_time_that_a_person_held_it_is_no_stall(stall: str) -> None:
+    t = Traffic(at_stage("50", spec=spec_with(stall=stall, stall_hours=1.0)))
+    t.rollout = move(t.rollout, Decision(action="hold", reason="holidays"), by="ann", now=10.0)
+    t.rollout = resumed(t.rollout, by="ann", reason="back", now=50 * 3600.0)
+    t.now = 50.5 * 3600.0
+    assert t.decision().action == "wait" and "stalled" not in t.decision().reason
+    t.now = 51.1 * 3600.0
+    assert t.decision().action == stall and "1 hours since it was resumed" in t.decision().reason
+    t.rollout = move(t.rollout, Decision(action="advance", reason="x"), by="ann", now=60 * 3600.0)
+    t.now = 61.1 * 3600.0
+    assert "1 hours in this stage" in t.decision().reason
+
+
+def test_a_persons_hold_from_before_it_had_a_field_of_its_own_stays() -> None:
+    t = Traffic(at_stage("50"))
+    stage_of(t, 6, 0.5, 0.5)
+
+    def as_stored_then(rollout: Rollout) -> Rollout:
+        return msgspec.structs.replace(rollout, by_hand=False)
+
+    held = move(t.rollout, Decision(action="hold", reason="demo"), by="ann", now=t.now)
+    assert decide(as_stored_then(held), t.evidence(), t.now).reason.startswith("held by ann")
+    later = move(held, Decision(action="halve", reason="band"), by="watchdog", now=t.now)
+    assert decide(as_stored_then(later), t.evidence(), t.now).action == "wait"
+    again = move(
+        resumed(held, by="ann", reason="", now=t.now), Decision(action="hold", reason="p95"), by="watchdog", now=t.now
+    )
+    assert again.held and decide(again, t.evidence(), t.now).action == "advance"
 
 
 def test_a_stage_that_has_all_it_needs_never_stalls() -> None:

@@ -160,11 +160,14 @@ def test_the_one_sided_bound_holds_and_gets_near() -> None:
 
 def test_error_rate_at_its_limit_is_rarely_called_above_it() -> None:
     rng, runs = random.Random(6), 1000
-    alarms = sum(excess_rate([rng.random() < 0.1 for _ in range(200)], 0.1) >= 1 / ALPHA for _ in range(runs))
+    alarms = sum(excess_rate([rng.random() < 0.1 for _ in range(200)], 0.1)[1] >= 1 / ALPHA for _ in range(runs))
     assert alarms / runs <= ALPHA + three_errors(ALPHA, runs)
 
 
 def test_an_arm_that_always_fails_is_called_within_a_few_calls() -> None:
-    assert excess_rate([True] * 2, 0.1) < 100 <= excess_rate([True] * 4, 0.1)
-    assert excess_rate([True] * 50, 1.0) == 1.0
-    assert excess_rate([False] * 50, 0.1) == 1.0
+    assert excess_rate([True] * 2, 0.1)[1] < 100 <= excess_rate([True] * 4, 0.1)[1]
+    assert excess_rate([True] * 50, 1.0) == (1.0, 1.0)
+    now, largest = excess_rate([False] * 50, 0.1)
+    assert now < largest == 1.0
+    now, largest = excess_rate([True] * 4 + [False] * 50, 0.1)
+    assert now < 1.0 and largest == excess_rate([True] * 4, 0.1)[0]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from pawl.fleet.rollout import RolloutSpec
 from pawl.lake.records import Feedback, Interaction
-from pawl.rollout.differences import failed
+from pawl.rollout.differences import failed, refused
 from pawl.rollout.exact import rarely
 from pawl.rollout.route import Route
 
@@ -36,7 +36,7 @@ class Latest:
             self._scores.clear()
             self._arm = route.champion.name
         if isinstance(record, Interaction):
-            if record.arm == self._arm and record.role == "answer":
+            if record.arm == self._arm and record.role == "answer" and not refused(record):
                 if len(self._calls) == LATEST:
                     self._scores.pop(self._calls[0].id, None)
                 self._calls.append(record)

@@ -98,16 +98,18 @@ def _in_band(rollout: Rollout, evidence: Evidence) -> Found | None:
 
 
 def _too_early(rollout: Rollout, evidence: Evidence, decision: Decision, present: float, now: float) -> Found | None:
-    if rollout.by_hand:
+    if rollout.waits_for_a_person:
         by = next((t.by for t in reversed(rollout.history) if t.decision.action == "hold"), "a person")
         return "wait", f"held by {by}: goes on when a person resumes it"
     why = _missing(rollout, evidence, decision, present, now)
     if why is None:
         return None
-    spec, waited = rollout.spec, now - rollout.stage_since
+    # What a person's hold took is not the challenger's to answer for.
+    spec, resumed = rollout.spec, rollout.resumed_at
+    waited = now - (rollout.stage_since if resumed is None else resumed)
     if waited <= spec.stall_hours * 3600:
         return "wait", why
-    told = f"stalled: {waited / 3600:.0f} hours in this stage, {why}"
+    told = f"stalled: {waited / 3600:.0f} hours {'in this stage' if resumed is None else 'since it was resumed'}, {why}"
     return ("wait", f"{told}; it goes on waiting") if spec.stall == "extend" else (spec.stall, told)
 
 

@@ -115,8 +115,17 @@ def _mean(values: Iterable[float]) -> float:
     return sum(found) / len(found)
 
 
+_THE_ARMS = (401, 403, 404, 408, 429)  # another arm may do better, as gateways see it too when they fall back
+_HUNG_UP = 499  # the client did
+
+
+def refused(call: Interaction) -> bool:
+    """Whether the request itself was wrong: no arm could have answered it, so it says nothing of any."""
+    return 400 <= call.status < 500 and call.status not in (*_THE_ARMS, _HUNG_UP)
+
+
 def failed(call: Interaction) -> bool:
     """Whether the arm failed to answer. The error guardrail counts it; it is never a low score."""
-    if call.status == 499:  # the client hung up: nobody's failure
+    if call.status == _HUNG_UP or refused(call):  # nobody's failure
         return False
     return call.status == 0 or call.status >= 500 or call.error is not None or call.broken

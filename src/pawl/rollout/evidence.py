@@ -9,7 +9,7 @@ import msgspec
 
 from pawl.lake.records import Feedback, Interaction
 from pawl.rollout.bands import Both
-from pawl.rollout.differences import Difference, Unit, blocks, failed, pairs, scores, units
+from pawl.rollout.differences import Difference, Unit, blocks, failed, pairs, refused, scores, units
 from pawl.rollout.route import BUCKETS, bucket
 from pawl.rollout.sequential import lower_bound
 from pawl.rollout.state import Rollout
@@ -65,7 +65,7 @@ def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iter
     in the earlier stages. While that bound holds, d is no smaller than the comparison with the true mean would be,
     so the e-value stays valid at the price of the bound's own risk, `REFERENCE_SHARE` of alpha.
     """
-    seen = sorted({i.id: i for i in interactions}.values(), key=lambda i: (i.at, i.id))
+    seen = sorted({i.id: i for i in interactions if not refused(i)}.values(), key=lambda i: (i.at, i.id))
     said = list(feedback)
     known = scores(said)
     unclear = {f.interaction for f in said if f.score is None and f.kind != "correction"} - known.keys()

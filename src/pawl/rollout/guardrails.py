@@ -34,13 +34,20 @@ def broken(rollout: Rollout, evidence: Evidence) -> Found | None:
 
 
 def _fails(rollout: Rollout, evidence: Evidence) -> Found | None:
-    """An outage too: four failures in a row suffice at the default limit."""
+    """An outage too: four failures in a row suffice at the default limit.
+
+    Where the champion's calls fail as often it holds, until later calls have outweighed those failures.
+    """
     spec, failures, champion = rollout.spec, evidence.failures, evidence.champion_overall
-    if excess_rate(failures, spec.max_error_rate) < 1.0 / (ERROR_SHARE * spec.alpha):
+    present, largest = excess_rate(failures, spec.max_error_rate)
+    target = 1.0 / (ERROR_SHARE * spec.alpha)
+    if largest < target:
         return None
     told = f"{sum(failures)} of {len(failures)} calls failed, more than {spec.max_error_rate:.0%} allow"
     if champion.calls >= FEW_CALLS:
         p = more_often(sum(failures), len(failures), champion.errors, champion.calls)
+        if p > FAILS_MORE_P and present < target:
+            return None
         if p > FAILS_MORE_P:
             return "hold", f"{told}, but so did {champion.errors} of {champion.calls} champion calls: check the servers"
     return "rollback", told

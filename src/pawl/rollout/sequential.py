@@ -42,14 +42,14 @@ def harm(differences: Sequence[float]) -> tuple[float, float]:
     return now, largest
 
 
-def excess_rate(failures: Sequence[bool], limit: float) -> float:
-    """The largest e-value so far against "every call fails with probability at most `limit`, given the past".
+def excess_rate(failures: Sequence[bool], limit: float) -> tuple[float, float]:
+    """The e-value against "every call fails with probability at most `limit`, given the past": now, and the largest.
 
     The likelihood ratio of a fixed mixture of higher rates to `limit` itself, which is the least favourable rate of
-    the hypothesis. A limit of 1 cannot be exceeded: the result is 1.
+    the hypothesis. A limit of 1 cannot be exceeded: both are 1.
     """
     if limit >= 1.0:
-        return 1.0
+        return 1.0, 1.0
     rates = [limit + share * (1.0 - limit) for share in RATE_SHARES]
     on_failure = [log(rate / limit) for rate in rates]
     on_success = [log((1.0 - rate) / (1.0 - limit)) for rate in rates]
@@ -59,7 +59,7 @@ def excess_rate(failures: Sequence[bool], limit: float) -> float:
         logs = [total + s for total, s in zip(logs, step, strict=True)]
         if failed:  # a success cannot make a new maximum
             largest = max(largest, _mean_exp(logs))
-    return largest
+    return _mean_exp(logs), largest
 
 
 def confidence_sequence(differences: Sequence[float], alpha: float) -> tuple[float, float]:

@@ -69,6 +69,25 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     route_revision: int = 0  # of the route that the store wrote with this state; 0: not known
 
     @property
+    def waits_for_a_person(self) -> bool:
+        """Whether a person holds it; of rollouts stored before `by_hand` their history tells."""
+        if not self.held or self.by_hand:
+            return self.held
+        for t in reversed(self.history):
+            if t.decision.action not in ("hold", "halve"):
+                return False
+            if t.by not in AUTOMATION:
+                return True
+        return False
+
+    @property
+    def resumed_at(self) -> float | None:
+        """When a person last let it go on in its present stage; None where nobody did."""
+        return next(
+            (t.at for t in reversed(self.history) if t.decision.action == "wait" and t.stage_to == self.stage), None
+        )
+
+    @property
     def restores(self) -> bool:
         """Whether a person went back to an earlier state with it, without stages."""
         return self.override is not None and "stages" in self.override.skips
