@@ -149,6 +149,21 @@ def test_what_others_loaded_is_left_alone_and_only_the_gateways_hand_unloads(
     assert [set(r.loaded) for r in pair] == [{"theirs"}, set()]
 
 
+def test_a_new_hand_supposes_the_worst_of_the_slots_and_touches_what_is_needed_before_it_loads(
+    tmp_path: Path, pair: tuple[Replica, Replica]
+) -> None:
+    old = Bench(tmp_path / "adapters", pair, slots=4)
+    old.want("a-v1")
+    old.look()
+    new = Bench(tmp_path / "adapters", pair, slots=4)
+    new.want("a-v1")
+    new.look()
+    pair[0].log.clear()
+    new.want("a-v1", "b-v1")
+    new.look()
+    assert pair[0].log == [("probe", "a-v1"), ("load", "b-v1"), ("probe", "b-v1")]
+
+
 def test_two_hands_at_once_do_no_harm(tmp_path: Path, pair: tuple[Replica, Replica]) -> None:
     import threading
 
@@ -268,6 +283,9 @@ def test_a_restart_forgets_and_restoring_brings_back(place: Workplace, pair: tup
     place.control.put_route(Route(agent=AGENT, champion=local("fn-v1")))
     placing.restore(place)
     assert all(set(r.loaded) == {"fn-v1"} for r in pair)
+    probes = [len(r.log) for r in pair]
+    placing.restore(place)
+    assert [len(r.log) for r in pair] == probes, "what is there is not asked again each minute"
     pair[0].kill(), pair[0].start()
     placing.restore(place)
     assert all(set(r.loaded) == {"fn-v1"} for r in pair)

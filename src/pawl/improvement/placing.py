@@ -99,8 +99,19 @@ def restore(place: Workplace) -> None:
     arms += [rollout.champion, rollout.challenger] if rollout else []
     mine = {arm.model for arm in arms if arm is not None}
     names = [n for n, need in wanted.items() if n in mine and Path(need.path).is_dir()]
-    if names:
+    if names and not _listed_everywhere(place, names):
         bootstrap.reconciler(place.settings, place.fleet, place.control).settle(names)
+
+
+def _listed_everywhere(place: Workplace, names: list[str]) -> bool:
+    """Whether every replica that answers lists them; it saves a probe of each, once a minute."""
+    found = []
+    for replica in bootstrap.replicas(place.settings, place.fleet)():
+        try:
+            found.append(replica.look().listed.keys())
+        except PawlError as e:
+            log.info("%s is not looked at: %s", replica.url, e)
+    return bool(found) and all(set(names) <= listed for listed in found)
 
 
 def _fetch_waiting(place: Workplace) -> None:

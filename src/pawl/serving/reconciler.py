@@ -96,7 +96,7 @@ class Reconciler:
         began, url = self._clock(), replica.url
         try:
             seen = replica.look()
-            known = self._known.get(url, Known())
+            known = self._known.get(url) or self._first(seen)
             idle = any(n not in wanted and m.adapter for n, m in seen.listed.items())
             if self._evict and idle:
                 seen = Seen(seen.listed, replica.busy())
@@ -117,6 +117,10 @@ class Reconciler:
             began=began,
         )
         return self._publish(view)
+
+    def _first(self, seen: Seen) -> Known:
+        """Of a replica that was never looked at: others may have unloaded as many as it holds."""
+        return Known(ghosts=self._slots if any(m.adapter for m in seen.listed.values()) else 0)
 
     def _steps(self, known: Known, seen: Seen, wanted: Mapping[str, Need]) -> list[Action]:
         steps = planning.plan(
@@ -149,7 +153,8 @@ class Reconciler:
         before = self.views.get(url)
         if before is not None and before.up and self._misses[url] < _MISSES:
             return before
-        self._known.pop(url, None)  # it restarts empty
+        # It may restart empty, or only have been slow: what it unloaded may still take its slots.
+        self._known[url] = Known(ghosts=self._known.get(url, Known()).ghosts)
         return self._publish(ReplicaView(url=url, up=False, why=why, began=began))
 
     def _publish(self, view: ReplicaView) -> ReplicaView:
