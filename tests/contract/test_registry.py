@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pawl.errors import ModelFileError, PawlError, ServerNotUp
 from pawl.registry.adapter_hash import adapter_sha256
 from pawl.registry.memory_registry import MemoryRegistry
-from pawl.registry.mlflow_registry import MlflowRegistry
+from pawl.registry.mlflow_registry import MlflowRegistry, shortened
 from pawl.registry.port import LearntFrom, Registry
 
 
@@ -199,6 +200,27 @@ def test_a_run_that_trained_nothing_is_recorded_once_with_all_that_hangs_on_it(
     half = client.create_run(run.info.experiment_id, tags={"pawl_key": "comparison-3"}).info.run_id
     assert registry.log_run(agent, "compare", key="comparison-3", **given).endswith(half)
     assert client.get_run(half).info.status == "FINISHED" and client.get_run(half).data.metrics
+
+
+def test_a_version_gets_its_card_and_keeps_its_adapter(registry: Registry, agent: str, tmp_path: Path) -> None:
+    made = registry.register(agent, adapter(tmp_path / "a", b"weights"), {}, {})
+    for card in ("---\nlicense: mit\n---\n# first\n", "---\nlicense: mit\n---\n# second\n"):
+        registry.describe(made, card, None)
+    found = registry.download(made, tmp_path / "found")
+    assert (found / "README.md").read_text() == "---\nlicense: mit\n---\n# second\n"
+    assert adapter_sha256(found) == made.sha256
+    with pytest.raises(PawlError):
+        registry.describe(msgspec.structs.replace(made, number="99"), "# none", None)
+    if not isinstance(registry, MemoryRegistry):
+        assert registry._client.get_model_version(agent, made.number).description == "# second\n"
+
+
+def test_a_long_card_is_cut_between_lines() -> None:
+    card = "---\nlicense: mit\n---\n" + "\n".join(f"line {n} of the card" for n in range(1000))
+    shown = shortened(card)
+    assert len(shown) <= 5000 and shown.startswith("line 0") and shown.endswith("README.md among the files.")
+    assert set(shown.split("\n\n")[0].splitlines()) < set(card.splitlines())
+    assert shortened("# short") == "# short"
 
 
 def test_a_server_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:

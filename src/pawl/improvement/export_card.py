@@ -16,8 +16,8 @@ from pawl.training.round_trip import RoundTrip, told
 
 _PATH = re.compile(r"""(?<![\w:/.<])(?:~?/|[A-Za-z]:[\\/])[^\s"'<>|]*[^\s"'<>|,;.)]""")
 _LEFT_OUT = {"adapter_dir"}
-_LINEAGE = ("candidate", "parent", "dataset", "dataset_fingerprint", "base_sha256", "adapter_sha256", "code_version",
-            "evidence", "gate", "run_id", "rollout")  # fmt: skip
+_LINEAGE = ("candidate", "parent", "parent_version", "dataset", "dataset_fingerprint", "base_sha256", "adapter_sha256",
+            "code_version", "evidence", "gate", "run_id", "rollout")  # fmt: skip
 
 
 class BaseModel(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from pawl.evaluation.report import Comparison, GateDecision
 from pawl.evaluation.rows import columns, figures
 from pawl.improvement.alias_watch import move as move_alias
 from pawl.improvement.approving import ask
+from pawl.improvement.describing import describe
 from pawl.improvement.preparing import reports_of
 from pawl.improvement.steps import Lineage, dataset_of, training_of
 from pawl.improvement.workplace import Candidate, Workplace
@@ -58,6 +59,7 @@ def register(place: Workplace, candidate: Candidate, report: Path) -> Registered
     )
     if version.tags.get("evidence") != evidence:
         _judged_anew(place, version, judged, report)
+    describe(place, version, candidate)
     unasked = ""
     if gate.decision == "promote":
         unasked = ask(place, version, evidence, starter=starter, candidate=candidate.id, now=now)

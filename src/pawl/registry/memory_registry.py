@@ -12,7 +12,7 @@ import msgspec
 
 from pawl.errors import PawlError
 from pawl.registry.adapter_hash import adapter_sha256
-from pawl.registry.port import REWRITTEN, LearntFrom, Version
+from pawl.registry.port import REWRITTEN, LearntFrom, Packing, Version
 
 
 class MemoryRegistry:
@@ -25,6 +25,7 @@ class MemoryRegistry:
         self._aliases: dict[tuple[str, str], str] = {}
         self.attached: dict[tuple[str, str], dict[str, bytes]] = {}
         self.runs: dict[str, tuple[dict[str, str], dict[str, float]]] = {}
+        self.packed: dict[tuple[str, str], Packing | None] = {}
         self.datasets: dict[str, LearntFrom | None] = {}
         self._agents: dict[str, str] = {}  # by run
         self.tables: dict[tuple[str, str], dict[str, list[Any]]] = {}
@@ -43,6 +44,12 @@ class MemoryRegistry:
             self._folders[agent, number] = {p.name: p.read_bytes() for p in adapter_dir.iterdir() if p.is_file()}
             self.attached[agent, number] = {name: path.read_bytes() for name, path in files.items()}
             return version
+
+    def describe(self, version: Version, card: str, packing: Packing | None) -> None:
+        with self._lock:
+            self.version(version.agent, version.number)
+            self._folders[version.agent, version.number]["README.md"] = card.encode()
+            self.packed[version.agent, version.number] = packing
 
     def log_training(
         self,

@@ -17,12 +17,13 @@ from typing import Any
 from pawl.errors import ServerNotUp
 from pawl.registry.adapter_hash import adapter_sha256
 from pawl.registry.mlflow_errors import MISSING, mapped
-from pawl.registry.port import REWRITTEN, LearntFrom, Version
+from pawl.registry.port import REWRITTEN, LearntFrom, Packing, Version
 
 KEY_TAG = "pawl_key"  # what a run is a record of
 SHA_TAG = "adapter_sha256"
 PAGE = 200
 VALUE = 6000  # characters of a parameter
+DESCRIPTION = 5000  # characters of a version's description
 DIGEST = 36  # characters that MLflow keeps of a dataset's digest
 
 
@@ -71,6 +72,18 @@ class MlflowRegistry:
                 await_creation_for=0,  # its files are there already
             )
             return _version(made)
+
+    def describe(self, version: Version, card: str, packing: Packing | None) -> None:
+        from pawl.registry.mlflow_flavor import write
+
+        with self._mapped(f"describing {version.adapter}"), tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            (folder / "README.md").write_text(card)
+            if packing is not None:
+                write(folder, packing)
+            source = str(self._client.get_model_version(version.agent, version.number).source)
+            self._client.log_model_artifacts(source.removeprefix("models:/"), made)
+            self._client.update_model_version(version.agent, version.number, shortened(card))
 
     def log_training(
         self,
@@ -288,6 +301,14 @@ class MlflowRegistry:
 
     def _mapped(self, doing: str) -> AbstractContextManager[None]:
         return mapped(self._url, doing)
+
+
+def shortened(card: str) -> str:
+    """A card as MLflow's page of the version shows it: without the front matter, and whole lines of what it keeps."""
+    text = card.split("---\n", 2)[2].lstrip() if card.startswith("---\n") and card.count("---\n") > 1 else card
+    if len(text) <= DESCRIPTION:
+        return text
+    return text[: DESCRIPTION - 60].rpartition("\n")[0] + "\n\nThe rest is in README.md among the files."
 
 
 def _input(dataset: LearntFrom) -> Any:

@@ -26,6 +26,15 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.agent}-v{self.number}-{self.sha256[:8]}"
 
 
+class Packing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version needs beside its own files to be loaded by others."""
+
+    base_dir: Path  # the base model on this machine: its tokenizer goes along, its weights do not
+    base_name: str  # what others find it under
+    max_tokens: int  # of an answer
+    whole: bool = False  # full weights, no adapter
+
+
 class LearntFrom(msgspec.Struct, frozen=True, kw_only=True):
     """The dataset version of a training run, as the registry names it."""
 
@@ -46,6 +55,14 @@ class Registry(Protocol):
 
         Idempotent by content: an adapter hash that is registered already returns its version as it is. A `run_id`
         in the lineage (from `log_training`) hangs the version on that run.
+        """
+        ...
+
+    def describe(self, version: Version, card: str, packing: Packing | None) -> None:
+        """Show a card (Markdown) with the version, keep it as README.md in its folder, and make the folder one that
+        the registry's own tools load. May be repeated; the files that make the adapter stay as they are.
+
+        `packing` None: the base model is not at hand, and only the card is written.
         """
         ...
 

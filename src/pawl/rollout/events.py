@@ -1,4 +1,4 @@
-"""What happens around approvals and rollouts, told to whoever orchestrates: a port. What must last is in the database."""
+"""What happens around approvals and rollouts, told to who orchestrates: a port. What must last is in the database."""
 
 from __future__ import annotations
 
