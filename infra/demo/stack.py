@@ -129,6 +129,7 @@ class Stack:
                 max_lora_rank=max(a.training.greatest_rank for a in self.place.fleet.agents),
                 # Adapters of one batch: every agent's champion, and the challenger of one.
                 max_loras=min(MOST_SIDE_BY_SIDE, 1 + len(self.place.fleet.agents)),
+                max_cpu_loras=s.vllm_cpu_loras,
             )
             env = vllm_process.environment()
             server = Server("vllm", command, f"{s.vllm_url}/health", s.home, s.vllm_port, env, ready_s=400)

@@ -23,6 +23,7 @@ def command(
     max_model_len: int,
     max_lora_rank: int | None,
     max_loras: int = 2,
+    max_cpu_loras: int = MAX_CPU_LORAS,
     max_num_seqs: int = 32,
 ) -> list[str]:
     """The replica's command line. Adapters are loaded at run time, under immutable names; with `max_lora_rank` None it
@@ -36,7 +37,7 @@ def command(
     if max_lora_rank is None:
         return line
     return [
-        *line, "--enable-lora", "--max-loras", str(max_loras), "--max-cpu-loras", str(MAX_CPU_LORAS),
+        *line, "--enable-lora", "--max-loras", str(max_loras), "--max-cpu-loras", str(max_cpu_loras),
         "--max-lora-rank", str(_supported(max_lora_rank)),
         # On CPU: adapters at nearly the base model's speed, and the base model itself in mixed batches.
         "--worker-extension-cls", WORKER_EXTENSION,
