@@ -22,6 +22,8 @@ from pawl.improvement import approving, attending, promotion, rolling
 from pawl.improvement.workplace import Candidate
 from pawl.registry import approvals
 from pawl.registry.memory_registry import MemoryRegistry
+from pawl.rollout.route import Arm, Route
+from pawl.rollout.state import Rollout
 from pawl.settings import Settings
 from tests.integration.promotion_place import AGENT, Place, candidate, key
 
@@ -152,6 +154,32 @@ def test_other_evidence_voids_what_was_approved_and_asks_again(place: Place) -> 
     # The same evidence again asks nothing anew.
     judged_anew(place)
     assert place.control.request(AGENT, made.version) == request
+
+
+def test_what_serves_already_is_not_asked_for_again(place: Place) -> None:
+    made, now = registered(place), time.time()
+    request = place.control.request(AGENT, made.version)
+    arm = Arm(made.adapter, "local", made.adapter, "local")
+    place.control.put_route(Route(agent=AGENT, champion=arm))
+    for again in (registered(place), judged_anew(place)):
+        assert again.unasked == "it serves already"
+    assert place.control.request(AGENT, made.version) == request
+    # Nor one that was rolled out on this evidence and is not there any more, however long ago it was asked.
+    base = Arm("base", "local", "base", "local")
+    place.control.put_route(Route(agent=AGENT, champion=base, revision=1))
+    done = Rollout(
+        id="r1", agent=AGENT, version=made.version, champion=base, challenger=arm, stage="rolled_back",
+        opened_at=now + 1, stage_since=now + 1, spec=place.agent.rollout,
+    )  # fmt: skip
+    place.control.save_rollout(done)
+    candidate(place, better=True)
+    version = place.registry.version(AGENT, made.version)
+    later = now + 1000 * 3600
+    asked = approving.ask(place, version, made.evidence, starter="", candidate="c", now=later)
+    assert asked == "" and place.control.request(AGENT, made.version) == request
+    other = approving.ask(place, version, "f" * 64, starter="", candidate="c", now=later)
+    found = place.control.request(AGENT, made.version)
+    assert other == "" and found is not None and found.evidence == "f" * 64
 
 
 def test_a_rejected_adapter_comes_back_on_an_operators_name_alone(place: Place) -> None:

@@ -7,6 +7,7 @@ import time
 
 import msgspec
 
+from pawl.bootstrap import current_route
 from pawl.errors import ApprovalInvalid, NotAllowed, PawlError
 from pawl.improvement.workplace import Workplace
 from pawl.registry.approvals import APPROVERS, standing, unanswered
@@ -31,9 +32,14 @@ def ask(place: Workplace, version: Version, evidence: str, *, starter: str, cand
         control.audit("rejected adapter came back", "improve_agent", detail, now)
         log.warning("%s was rejected before (%s): no approval is asked for it", version.adapter, why)
         return f"rejected before: {why}"
+    route = current_route(place.fleet, control, place.agent)
+    if version.adapter in {route.champion.name, route.challenger.name if route.challenger else ""}:
+        return "it serves already"
     known = control.request(agent, version.number)
-    if known is not None and known.evidence == evidence and (known.closed_at is None and now < known.expires):
-        return ""
+    if known is not None and known.evidence == evidence:
+        rolled_out = any(r.version == version.number and r.opened_at >= known.asked_at for r in control.rollouts(agent))
+        if rolled_out or (known.closed_at is None and now < known.expires):
+            return ""
     spec = place.agent.approval
     request = Request(
         agent=agent,
