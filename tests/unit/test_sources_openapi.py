@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import threading
 from collections.abc import Iterator
 from enum import StrEnum
@@ -16,8 +17,12 @@ from pydantic import BaseModel, Field
 
 from pawl.errors import SourceError
 from pawl.fleet.spec import TaskSourceSpec
+from pawl.qe.functional_negative import oracle
+from pawl.qe.item import Item
 from pawl.qe.operations import openapi_source, sources
+from pawl.qe.operations.prompt import parsed
 from pawl.qe.operations.validator import compiled
+from pawl.qe.tasks import task_of
 
 
 class Colour(StrEnum):
@@ -154,6 +159,46 @@ def test_alias_bomb_is_left_out_in_bounded_time(tmp_path: Path) -> None:
     }
     document = {"openapi": "3.1.0", "paths": paths, "components": {"schemas": schemas}}
     assert [o.path for o in openapi_source.operations(write(tmp_path, document))] == ["/fine"]
+
+
+ODD = {
+    "a number that JSON has not": b"minimum: 99999999999999999999999",
+    "a type that there is not": b"type: 7",
+    "a length that is a word": b"maxLength: x",
+    "a length that nothing has": b"minLength: 1000000000000",
+    "items without end": b"type: array, minItems: 1000000000000, items: {type: array, minItems: 1000000}",
+}
+
+
+@pytest.mark.parametrize("rule", ODD.values(), ids=ODD)
+def test_one_odd_operation_costs_no_other(rule: bytes, tmp_path: Path) -> None:
+    form = b"{post: {requestBody: {content: {application/json: {schema: {type: object, required: [n], properties: {n: "
+    fine = b"/fine: " + form + b"{type: string}}}}}}}}"
+    odd = b"/odd: " + form + b"{" + rule + b"}}}}}}}}"
+    location = write(tmp_path, b"openapi: 3.1.0\npaths: {" + fine + b", " + odd + b"}", "api.yaml")
+    for name in ("functional-negative", "functional-positive", "spec-analyzer", "test-validator"):
+        task = task_of(name)
+        items = task.items(TaskSourceSpec(kind="openapi", location=location))
+        assert "fine.post-fine" in [i.id for i in items], name
+        for item in items:
+            task.class_of(item)
+            answer = task.reference(item, random.Random(1))
+            found = task.grade(item.messages, answer or "", item.truth)
+            assert found is not None and (found.score == 1.0 or "odd" in item.id), (name, item.id)
+
+
+def test_a_clients_prompt_with_rules_that_are_none_has_no_class() -> None:
+    for rule in ('"type":7', '"minLength":"x"', '"minLength":1000000000000'):
+        text = 'POST /a a.b\n{"type":"object","required":["n"],"properties":{"n":{' + rule + "}}}"
+        for name in ("functional-negative", "functional-positive", "spec-analyzer", "test-validator"):
+            found = task_of(name).class_of(Item(id="x", source="a", messages=[{"role": "user", "content": text}]))
+            assert isinstance(found, str)
+
+
+def test_a_path_stays_one_word_of_the_prompt(tmp_path: Path) -> None:
+    paths = {"/a\nGET /b c\td": {"post": body(SMALL)}}
+    (found,) = openapi_source.operations(write(tmp_path, {"openapi": "3.1.0", "paths": paths}))
+    assert found.path == "/a%0AGET%20/b%20c%09d" and parsed(oracle.messages(found)).path == found.path
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def mutations(schema: dict[str, Any]) -> list[Mutation]:
     Raises:
         SourceError: the schema is not usable.
     """
+    compiled(schema)  # from here on the rules are of the types that they must be
     found: dict[str, Mutation] = {}
     for field, name, payload in _candidates(schema):
         try:
@@ -180,7 +181,8 @@ def _string(schema: dict[str, Any]) -> str:
     least = int(schema.get("minLength", 0))
     most = int(schema.get("maxLength", 1 << 30))
     match = compiled({"pattern": schema["pattern"]}).is_valid if "pattern" in schema else None
-    for value in (*_STRINGS, "a" * least, "1" * least):
+    longest = ("a" * least, "1" * least) if least <= _LONGEST_TOO_LONG else ()
+    for value in (*_STRINGS, *longest):
         if least <= len(value) <= min(most, _LONGEST_TOO_LONG) and (match is None or match(value)):
             return value
     return "a"

@@ -33,6 +33,8 @@ _TEXTS = {
 _WORDS = ("orders", "billing", "reports", "search")
 _NUMBERS = (2, 5, 10, 20, 50, 100, 250, 1000)
 _KEYS = ("team", "stage", "owner")
+# What a schema may ask for and no short payload has: it is not even tried.
+_MOST_ITEMS, _LONGEST_TEXT = 50, 10_000
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
@@ -115,7 +117,7 @@ def _array(schema: dict[str, Any], name: str, plan: Plan, always: bool, end: flo
     most = schema.get("maxItems", count + 1)
     one = name[:-1] if name.endswith("s") and not name.endswith("ss") else name
     made = []
-    for n in range(max(count, min(1, most))):
+    for n in range(min(_MOST_ITEMS, max(count, min(1, most)))):
         at = msgspec.structs.replace(plan, shift=plan.shift + n)
         made.append(_value(items, one, at, always))
     return made
@@ -141,7 +143,7 @@ def _number(schema: dict[str, Any], nth: int) -> int | float:
 
 
 def _text(schema: dict[str, Any], name: str, nth: int, end: float | None) -> str:
-    least = int(schema.get("minLength", 0)) if end is None else int(end)
+    least = min(_LONGEST_TEXT, int(schema.get("minLength", 0)) if end is None else int(end))
     most = int(schema.get("maxLength", 1 << 30)) if end is None else int(end)
     several = _texts(name)
     words = [several[(nth + i) % len(several)] for i in range(len(several))] + [_WORDS[nth % len(_WORDS)]]

@@ -11,7 +11,7 @@ import orjson
 from pawl.errors import SourceError
 from pawl.qe.functional_positive.oracle import grade
 from pawl.qe.functional_positive.payloads import Plan, payload
-from pawl.qe.operations.validator import Undecided, signature
+from pawl.qe.operations.validator import Undecided, compiled, signature
 
 # Tokens of an answer, as `_tokens` guesses them: with this bound SmolLM2's tokenizer counted at most 185 on 1,434
 # answers, and a small model has 192. What needs more is no item.
@@ -53,6 +53,7 @@ def _solvable(schema: bytes) -> bool:
 
 
 def _answer(schema: dict[str, Any], shift: int) -> str | None:
+    compiled(schema)  # from here on the rules are of the types that they must be
     made = [payload(schema, Plan(turn, shift)) for turn in (0, 1, 2)]
     if made[2] in made[:2]:
         made[2] = _another(schema, shift, made[:2])

@@ -5,23 +5,26 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
 from pawl.errors import SourceError
 from pawl.qe.operations.openapi_schema import Unusable, pointer, resolve
 from pawl.qe.operations.operation import Operation
+from pawl.qe.operations.validator import compiled
 
 _METHODS = ("post", "put", "patch", "delete", "get")
 _MAX_BYTES = 32 * 1024 * 1024
 _NAME = re.compile(r"[^A-Za-z0-9_-]+")
+_SPACE = re.compile(r"\s")
 
 
 def operations(location: str, max_schema_chars: int = 400) -> list[Operation]:
     """Operations with a JSON object as body whose compact schema is at most that long, sorted by id.
 
     `source` is the operation's first tag; without tags the first path segment that tells the paths apart. Local
-    references are resolved; operations with recursive or outside references are left out.
+    references are resolved; operations with recursive or outside references, or with a schema that is none, are left out.
 
     Args:
         location: path or http(s) URL of the document, JSON or YAML.
@@ -51,16 +54,25 @@ def operations(location: str, max_schema_chars: int = 400) -> list[Operation]:
         if not isinstance(schema, dict) or not schema.get("properties"):
             unusable += 1
             continue
-        length = len(orjson.dumps(schema, default=str).decode())
+        try:
+            # Dates in YAML become Python dates, and names of members may be numbers there; the schema is JSON.
+            text = orjson.dumps(schema, default=str, option=orjson.OPT_NON_STR_KEYS)
+            compiled(orjson.loads(text))
+        except (TypeError, SourceError):  # a number that JSON readers do not take, or rules that are none
+            unusable += 1
+            continue
+        length = len(text.decode())
         shortest = length if shortest is None else min(shortest, length)
         if length > max_schema_chars:
             continue
         source = _NAME.sub("-", name_source(path, operation)) or "api"
         name = _NAME.sub("-", str(operation.get("operationId") or f"{method}{path}")).strip("-")
-        # Dates in YAML become Python dates; the schema is JSON.
-        plain = orjson.loads(orjson.dumps(schema, default=str))
         op = Operation(
-            id=f"{source}.{name}", source=source, method=method.upper(), path=path.replace(" ", "%20"), schema=plain
+            id=f"{source}.{name}",
+            source=source,
+            method=method.upper(),
+            path=_SPACE.sub(lambda found: quote(found[0]), path),  # a prompt's first line is cut at spaces
+            schema=orjson.loads(text),
         )
         found[op.id] = op
     if not found:
