@@ -24,7 +24,8 @@ def operations(location: str, max_schema_chars: int = 400) -> list[Operation]:
     """Operations with a JSON object as body whose compact schema is at most that long, sorted by id.
 
     `source` is the operation's first tag; without tags the first path segment that tells the paths apart. Local
-    references are resolved; operations with recursive or outside references, or with a schema that is none, are left out.
+    references are resolved; operations with recursive or outside references, or with a schema that is none, are left
+    out.
 
     Args:
         location: path or http(s) URL of the document, JSON or YAML.
