@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field
 from typer.testing import CliRunner
 
@@ -59,6 +60,14 @@ def service() -> Iterator[str]:
     def change(who: str, order: Careless) -> int:
         return order.n
 
+    @api.post("/moved")
+    def moved(order: dict[str, Any]) -> RedirectResponse:
+        return RedirectResponse("/landed", status_code=302)
+
+    @api.get("/landed")
+    def landed() -> int:
+        return 1
+
     @api.post("/broken", tags=["broken"], operation_id="fail")
     async def fail(order: dict[str, Any]) -> None:
         raise RuntimeError("it always does")
@@ -88,6 +97,8 @@ def operation(path: str, method: str = "POST") -> Operation:
         ("/people/{who}/orders", "PUT", {}, "refused", "taken"),
         ("/people/{who}/orders", "POST", {}, "refused", "elsewhere"),
         ("/broken", "POST", {"n": 0}, "refused", "broken"),
+        ("/moved", "POST", {"n": 1}, "taken", "elsewhere"),
+        (".localhost/orders", "POST", {"n": 0}, "refused", "taken"),  # a path below this server: there is none
         ("/not there", "POST", {"n": 0}, "taken", "as_expected"),  # a 404: what is named is not there
     ],
 )
@@ -153,7 +164,12 @@ def test_tests_that_are_valid_and_run_and_the_change(
     assert found.as_expected is not None and found.as_expected.mean == pytest.approx(4 / 6)
     assert found.models == {"functional-negative": "base"}
     assert "valid and run as they say 0.667" in said and "change of score +0.333" in said
-    code, said = run(there, monkeypatch, "measure", "api-tests", "--document", asked, "--items", "1", "--json")
+    other = tmp_path / "other.json"
+    other.write_bytes(msgspec.json.encode(msgspec.structs.replace(found, answers=())))
+    arguments = ("measure", "api-tests", "--document", asked, "--items", "1")
+    code, said = run(there, monkeypatch, *arguments, "--beside", str(other))
+    assert code == 0 and "nothing can be said of a change" in said
+    code, said = run(there, monkeypatch, *arguments, "--json")
     report = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     assert report["items"] == 1 and report["as_expected"] is None and report["answers"] == []
 
@@ -173,6 +189,9 @@ def test_a_chain_that_fails_counts_as_failed(
         (("measure", "nobody"), "there are: api-tests, talk"),
         (("measure", "api-tests", "--against", "https://example.org"), "add --remote"),
         (("measure", "talk"), "no oracle"),
+        (("measure", "talk", "--document", "nothing.json"), "no oracle"),
+        (("measure", "api-tests", "--document", "nothing.json"), "cannot be read"),
+        (("measure", "api-tests", "--beside", "nothing.json"), "no earlier measurement"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

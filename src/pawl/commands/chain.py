@@ -67,7 +67,10 @@ def measure(
         raise typer.BadParameter(
             f"{against} is another machine: add --remote if its data may change", param_hint="--against"
         )
-    earlier = msgspec.json.decode(beside.read_bytes(), type=ChainReport) if beside else None
+    try:
+        earlier = msgspec.json.decode(beside.read_bytes(), type=ChainReport) if beside else None
+    except (OSError, msgspec.DecodeError) as e:
+        raise typer.BadParameter(f"{beside} is no earlier measurement ({e})", param_hint="--beside") from e
     settings = Settings()
     fleet = bootstrap.fleet(settings)
     chain = chain_named(fleet, name)
@@ -93,12 +96,15 @@ def measure(
             f"{a}: {earlier.models.get(a, '-')} -> {m}" for a, m in found.models.items() if earlier.models.get(a) != m
         ]
         typer.echo(f"  change of score {_signed(moved)} with {'; '.join(others) or 'the same models'}")
+    elif earlier is not None:
+        typer.echo(f"  nothing can be said of a change: no operation was graded here and in {beside}")
 
 
 def _told(found: ChainReport, sure: float) -> str:
     lines = [
         f"{found.chain}: {found.items} operations of {found.sources} sources, {found.failed} without an answer, "
-        f"{found.parts} tests, p50 {found.latency_p50_s:.1f} s; intervals {100 * sure:.0f} %",
+        f"{found.parts} tests, p50 {found.latency_p50_s:.1f} s; intervals {100 * sure:.0f} %"
+        + (f"; {left} could not be graded" if (left := len(found.answers) - found.items) else ""),
         f"  score of answers {_interval(found.score)}",
     ]
     if found.valid is not None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from pawl import bootstrap
-from pawl.errors import ConfigError, NotAllowed
+from pawl.errors import ConfigError, NotAllowed, SourceError
 from pawl.evaluation.chains import ChainAnswer, ChainReport, report
 from pawl.evaluation.report import ItemResult
 from pawl.evaluation.runner import answer_items
@@ -47,9 +47,14 @@ def graded_by(chain: ChainSpec) -> str:
 
 
 def items_for(fleet: FleetSpec, chain: ChainSpec, document: str = "", max_schema_chars: int = 400) -> list[Item]:
-    """The held-out items of the agent whose form the answer has, or the operations of an OpenAPI document."""
+    """The held-out items of the agent whose form the answer has, or the operations of an OpenAPI document.
+
+    SourceError where that agent's task has no oracle, or the document is of no use to it.
+    """
     agent = fleet.agent(graded_by(chain))
     task = task_of(agent.task)
+    if document and not task.kinds:
+        raise SourceError(f"chain {chain.name} answers as {agent.name}, whose task {agent.task!r} has no oracle")
     if document:
         return list(task.items(TaskSourceSpec(kind="openapi", location=document, max_schema_chars=max_schema_chars)))
     return frozen_items(agent, task, split_of(agent).test)

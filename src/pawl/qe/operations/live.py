@@ -10,6 +10,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
+from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
@@ -34,14 +35,29 @@ def outcome_of(status: int, expected: Expected) -> Outcome:
     """What a status says of a case (RFC 9110, section 15).
 
     A payload is refused by 400 or 422. Anything else below 500, a 404 for the id that is not there too, took it:
-    servers look at the payload before they look for what a path names.
+    servers look at the payload before they look for what a path names. A redirection is not followed: it may lead to
+    a login page, or to another machine.
     """
     if status >= 500:
         return "broken"
-    if status in _ELSEWHERE:
+    if status in _ELSEWHERE or 300 <= status < 400:
         return "elsewhere"
     found: Expected = "refused" if status in REFUSED else "taken"
     return "as_expected" if found == expected else found
+
+
+class _Stays(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: its status is the answer."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Nowhere."""
+
+
+@lru_cache(maxsize=2)
+def _opener(local: bool) -> urllib.request.OpenerDirector:
+    # What is on this machine is asked without the environment's proxy.
+    proxies = urllib.request.ProxyHandler({} if local else None)
+    return urllib.request.build_opener(_Stays, proxies)
 
 
 def send(operation: Operation, payload: Any, base_url: str, timeout_s: float = 10.0) -> int | None:
@@ -54,12 +70,14 @@ def send(operation: Operation, payload: Any, base_url: str, timeout_s: float = 1
         body = orjson.dumps(payload)
     except TypeError:
         return None
-    url = base_url.rstrip("/") + urllib.parse.quote(_PLACE.sub(_NOBODY, operation.path), safe="/?=&%")
+    # The slash is ours: without one a path would go on with the name of the host.
+    path = urllib.parse.quote(_PLACE.sub(_NOBODY, operation.path).lstrip("/"), safe="/?=&%")
+    url = f"{base_url.rstrip('/')}/{path}"
     request = urllib.request.Request(  # noqa: S310 - the address is the user's
         url, body, {"content-type": "application/json"}, method=operation.method
     )
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 - the same
+        with _opener(is_local(base_url)).open(request, timeout=timeout_s) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as e:
         return int(e.code)
