@@ -44,33 +44,33 @@ def filled(calls: int, **more: object) -> Latest:
     ],
 )
 def test_each_limit_alarms(more: dict[str, object], why: str) -> None:
-    assert why in filled(30, **more).alarm(SPEC)
-    assert filled(19, **more).alarm(SPEC) == "", "too few calls to say so"
-    assert filled(30).alarm(SPEC) == ""
-    assert filled(30, **more, role="shadow").alarm(SPEC) == ""
+    assert why in filled(30, **more).alarm(SPEC, "old")
+    assert filled(19, **more).alarm(SPEC, "old") == "", "too few calls to say so"
+    assert filled(30).alarm(SPEC, "old") == ""
+    assert filled(30, **more, role="shadow").alarm(SPEC, "old") == ""
 
 
 def test_requests_that_were_wrong_themselves_are_passed_over() -> None:
-    assert filled(30, status=400, error="temperature must be a number", latency_s=3.0).alarm(SPEC) == ""
-    assert "calls failed" in filled(30, status=429, error="too busy").alarm(SPEC)
+    assert filled(30, status=400, error="temperature must be a number", latency_s=3.0).alarm(SPEC, "old") == ""
+    assert "calls failed" in filled(30, status=429, error="too busy").alarm(SPEC, "old")
 
 
 def test_poor_scores_alarm_only_where_there_is_a_floor() -> None:
     made = filled(60)
     for n in range(60):
         made.take(said(n, 0.2), ROUTE)
-    assert "the mean of its latest 60 scores is 0.200, the floor is 0.6" in made.alarm(SPEC)
-    assert made.alarm(SPEC.model_copy(update={"min_quality": None})) == ""
+    assert "the mean of its latest 60 scores is 0.200, the floor is 0.6" in made.alarm(SPEC, "old")
+    assert made.alarm(SPEC.model_copy(update={"min_quality": None}), "old") == ""
 
 
 def test_another_champion_begins_anew_and_old_calls_are_forgotten() -> None:
     made = filled(30, status=500)
     made.take(call(31, arm="new"), Route(agent="a", champion=NEW))
-    assert made.alarm(SPEC) == ""
+    assert made.alarm(SPEC, "old") == ""
     healed = filled(30, status=500)
     for n in range(30, 30 + LATEST):
         healed.take(call(n), ROUTE)
-    assert healed.alarm(SPEC) == ""
+    assert healed.alarm(SPEC, "old") == ""
 
 
 def test_one_that_keeps_its_limits_hardly_ever_alarms() -> None:

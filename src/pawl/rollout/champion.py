@@ -46,8 +46,10 @@ class Latest:
                 known = {call.id for call in self._calls}
                 self._scores = {i: score for i, score in self._scores.items() if i in known}
 
-    def alarm(self, spec: RolloutSpec) -> str:
-        """Which limit is broken, in words; "" where none is."""
+    def alarm(self, spec: RolloutSpec, champion: str) -> str:
+        """Which limit is broken by the champion of that name, in words; "" where none is."""
+        if champion != self._arm:  # it has not been called yet
+            return ""
         calls = list(self._calls)
         scores = [self._scores[c.id] for c in calls if c.id in self._scores]
         return _failing(calls, spec) or _slow(calls, spec) or _poor(scores, spec)
