@@ -8,7 +8,6 @@ such sessions the error probabilities hold only about.)
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -46,32 +45,40 @@ def scores(feedback: Iterable[Feedback]) -> dict[str, tuple[float, float]]:
 
     The mean over sources of their latest outcome; ratings and acceptance count only where there is no outcome.
     """
-    latest: dict[tuple[str, bool], dict[tuple[str, str], tuple[float, str, float]]] = defaultdict(dict)
+    # Flat keys and tuples: with thousands of sessions, small containers cost more than the counting.
+    latest: dict[tuple[str, str, str], tuple[float, str, float]] = {}
     first: dict[tuple[str, bool], float] = {}
     for f in feedback:
         if f.score is None or f.kind == "correction":
             continue
-        mine, voice = (f.interaction, f.kind == "outcome"), (f.source, f.kind)
+        mine, voice = (f.interaction, f.kind == "outcome"), (f.interaction, f.source, f.kind)
         told = (f.at, f.id, min(1.0, max(0.0, f.score)))
-        latest[mine][voice] = max(latest[mine].get(voice, told), told)
-        first[mine] = min(f.at, first.get(mine, math.inf))
+        before = latest.get(voice)
+        if before is None or before < told:
+            latest[voice] = told
+        since = first.get(mine)
+        if since is None or f.at < since:
+            first[mine] = f.at
+    sums: dict[str, tuple[float, int]] = {}
+    for (interaction, _, kind), (_, _, score) in latest.items():
+        if kind == "outcome" or (interaction, True) not in first:
+            total, voices = sums.get(interaction, (0.0, 0))
+            sums[interaction] = (total + score, voices + 1)
     return {
-        interaction: (sum(score for _, _, score in voices.values()) / len(voices), first[interaction, is_outcome])
-        for (interaction, is_outcome), voices in latest.items()
-        if is_outcome or (interaction, True) not in latest
+        interaction: (total / voices, first[interaction, (interaction, True) in first])
+        for interaction, (total, voices) in sums.items()
     }
 
 
 def units(calls: Iterable[Interaction], known: Known) -> list[Unit]:
     """One arm's scored sessions, as they became known. Calls that failed are passed over: see `failed`."""
-    grouped: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    grouped: dict[tuple[str, str], tuple[float, float, int]] = {}  # (first known, sum of scores, how many)
     for call in calls:
         if call.id in known and not failed(call):
-            grouped[call.session, call.stage or ""].append(known[call.id])
-    return sorted(
-        Unit(min(at for _, at in found), session, stage, sum(score for score, _ in found) / len(found))
-        for (session, stage), found in grouped.items()
-    )
+            mine, (score, at) = (call.session, call.stage or ""), known[call.id]
+            since, total, turns = grouped.get(mine, (at, 0.0, 0))
+            grouped[mine] = (min(since, at), total + score, turns + 1)
+    return sorted(Unit(at, session, stage, total / turns) for (session, stage), (at, total, turns) in grouped.items())
 
 
 def pairs(answered: Iterable[Interaction], shadows: Iterable[Interaction], known: Known) -> list[Difference]:
