@@ -53,6 +53,8 @@ def test_people_must_agree_at_the_lower_bound_and_on_enough_pairs() -> None:
     good, none = Preference(value=1.0), Preference(value=0.5, turned=True)
     assert card("j", known(40), [good] * 40, 0.05, 0.7, 20).trusted
     assert not card("j", known(19), [good] * 19, 0.05, 0.7, 20).trusted, "too few"
+    few = card("j", known(20), [good] * 20, 0.05, 0.95, 20)
+    assert few.agreement.mean == 1.0 and not few.trusted, "all of a few are not all"
     guessing = card("j", known(40), [none] * 40, 0.05, 0.7, 20)
     assert not guessing.trusted and guessing.agreement.mean == 0.5 and guessing.turned == 1.0
     failing = card("j", known(40), [good] * 10 + [Preference(value=0.5, problem="down")] * 30, 0.05, 0.7, 20)

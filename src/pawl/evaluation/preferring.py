@@ -14,6 +14,7 @@ import msgspec
 from pawl.evaluation.clustered import clustered_mean
 from pawl.evaluation.report import Interval, JudgeCard
 
+_UNSEEN = 1.0  # pairs: that all of a few were shared does not say that the next one is (`resampling.standard_errors`)
 Word = Literal["first", "second", "tie"]
 Prefer = Callable[[str, str, str], Word]  # what was asked, first answer, second answer
 
@@ -63,7 +64,7 @@ def card(
 ) -> JudgeCard:
     """How far the judge shares people's preferences: `said` are its words on (rejected, chosen), in that order."""
     asked = [(k, p) for k, p in zip(known, said, strict=True) if not p.problem]
-    agreement: Interval = clustered_mean([(k.source, p.value) for k, p in asked], alpha, (0.0, 1.0))
+    agreement: Interval = clustered_mean([(k.source, p.value) for k, p in asked], alpha, (0.0, 1.0), _UNSEEN)
     return JudgeCard(
         judge=judge,
         pairs=len(asked),

@@ -18,5 +18,5 @@ class JudgeSpec(Spec):
     min_agreement: float = Field(
         default=0.7, ge=0.5, lt=1, description="share of people's preferences that it must share, at the lower bound"
     )
-    pairs: int = Field(default=100, ge=10, description="preferences of people that it is held against")
+    pairs: int = Field(default=100, ge=20, description="preferences of people that it is held against, 20 at least")
     most_usd: float = Field(default=5.0, gt=0, description="what one evaluation may cost; more is refused")

@@ -81,7 +81,7 @@ def by_model(
     said = _asked(_judge(who, spec), texts, on_progress)
     scored = [_scores(a, b, p) for (_, a, b), p in zip(pairs, said[: len(pairs)], strict=True)]
     shared = card(
-        who.name, known, said[len(pairs) :], agent.evaluation.alpha, spec.min_agreement, min(spec.pairs, LEAST_PAIRS)
+        who.name, known, said[len(pairs) :], agent.evaluation.alpha, spec.min_agreement, LEAST_PAIRS
     )
     return [a for a, _ in scored], [b for _, b in scored], shared
 
