@@ -67,6 +67,7 @@ def test_the_unsure_agent_is_asked_unless_another_surely_fits() -> None:
     assert chosen(Picked("a", 0.79), spec, ["a"]) == "any"
     assert chosen(Picked("a", 0.99), spec, ["b"]) == "any", "the key may not use it"
     assert chosen(None, spec, ["a"]) == "any"
+    assert chosen(Picked("a", float("nan")), spec, ["a"]) == "any", "no number is not sure"
 
 
 def test_the_words_of_every_family_are_read() -> None:

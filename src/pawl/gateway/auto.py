@@ -57,7 +57,8 @@ class Auto:
 
 def chosen(found: Picked | None, spec: AutoSpec, may_use: list[str]) -> str:
     """The agent to ask: the picked one where it is sure enough and the key may use it (pure)."""
-    if found is None or found.confidence < spec.min_confidence or found.agent not in may_use:
+    # Written so that a confidence that is no number is not enough.
+    if found is None or not found.confidence >= spec.min_confidence or found.agent not in may_use:
         return spec.unsure
     return found.agent
 
