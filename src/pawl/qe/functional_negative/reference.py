@@ -181,7 +181,7 @@ def _string(schema: dict[str, Any]) -> str:
     least = int(schema.get("minLength", 0))
     most = int(schema.get("maxLength", 1 << 30))
     match = compiled({"pattern": schema["pattern"]}).is_valid if "pattern" in schema else None
-    longest = ("a" * least, "1" * least) if least <= _LONGEST_TOO_LONG else ()
+    longest: tuple[str, ...] = ("a" * least, "1" * least) if least <= _LONGEST_TOO_LONG else ()
     for value in (*_STRINGS, *longest):
         if least <= len(value) <= min(most, _LONGEST_TOO_LONG) and (match is None or match(value)):
             return value
