@@ -133,6 +133,25 @@ def test_what_cannot_be_graded_is_not_zero() -> None:
     assert task.grade([{"role": "user", "content": "Hello"}], answer(NO_NAME)) is None
 
 
+def covered(schema: dict[str, Any], *payloads: Any) -> float:
+    asked = oracle.messages(Operation(id="a.b", source="a", method="POST", path="/", schema=schema))
+    found = task.grade(asked, answer(*payloads))
+    assert found is not None and found.score == 1.0
+    return found.metrics["class_coverage"]
+
+
+def test_classes_are_covered_as_far_as_the_schema_lets_one() -> None:
+    plain = {"type": "object", "properties": {n: {"type": "string"} for n in "abc"}}
+    assert covered(plain, {"a": 1}, {"b": 1}, {"c": 1}) == 1.0, "nothing but types can be wrong"
+    assert covered(plain | {"required": ["a"]}, {"a": "x", "b": 1}, {"a": "x", "c": 1}, {"b": "x"}) == 1.0
+    several = plain | {"required": ["a"]}
+    several["properties"] = {**plain["properties"], "a": {"type": "string", "minLength": 1, "enum": ["x"]}}
+    assert covered(several, {"a": "x", "b": 1}, {"a": "x", "c": 1}, {"a": "x", "b": [], "c": []}) == pytest.approx(
+        1 / 3
+    )
+    assert covered(several, {"a": "x", "b": 1}, {}, {"a": "y"}) == 1.0
+
+
 def test_only_answers_of_the_response_schema_conform() -> None:
     good = answer(NO_NAME, NO_COUNT, LOW)
     assert task.conforms(good)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -88,7 +89,11 @@ class FunctionalNegative(OperationTask):
         return next((c for c in (*RARE, "missing", "type") if c in found), "")
 
     def grade(self, messages: Messages, completion: str, truth: Any = None) -> Grade | None:
-        """Share of right and distinct cases; the prompt's own schema is all the truth there is."""
+        """Share of right and distinct cases; the prompt's own schema is all the truth there is.
+
+        `class_coverage` is no part of the score: classes of rules that the cases break, of those that three could,
+        as far as `reference.mutations` finds them.
+        """
         found = _grade(messages, completion)
         if found is None:
             return None
@@ -98,7 +103,7 @@ class FunctionalNegative(OperationTask):
         metrics = {
             "validity": refused / asked,
             "diversity": len({c.signature for c in found.cases if c.signature}) / asked,
-            "class_coverage": min(1.0, len(_broken(found)) / oracle.ASKED),
+            "class_coverage": min(1.0, len(_broken(found)) / min(oracle.ASKED, _breakable(parsed(messages).schema))),
         }
         problem = found.problem or ", ".join(f"{k} {n}" for k in _FAILURES if (n := outcomes[k]))
         return Grade(score=found.score, conforms=self.conforms(completion), problem=problem, metrics=metrics)
@@ -131,8 +136,23 @@ class FunctionalNegative(OperationTask):
 
 def _broken(grade: CasesGrade) -> Counter[str]:
     """How often the answer's cases break a rule of each class."""
-    rules = [r for c in grade.cases for r in c.signature.split(";") if r]
-    return Counter(_CLASS_OF.get(r.partition("@")[0], "combination") for r in rules)
+    return Counter(n for c in grade.cases for n in _classes_of(c.signature))
+
+
+def _classes_of(signature: str) -> list[str]:
+    """The class of each rule that a payload breaks."""
+    return [_CLASS_OF.get(r.partition("@")[0], "combination") for r in signature.split(";") if r]
+
+
+def _breakable(schema: dict[str, Any]) -> int:
+    """How many classes of rules payloads can break, as far as the reference's mutations find them; at least one."""
+    return _breakable_of(orjson.dumps(schema))
+
+
+@lru_cache(maxsize=4096)
+def _breakable_of(schema: bytes) -> int:
+    mutations = reference.mutations(orjson.loads(schema))
+    return max(1, len({n for m in mutations for n in _classes_of(m.signature)}))
 
 
 def _grade(messages: Messages, completion: str) -> CasesGrade | None:
