@@ -6,15 +6,20 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from pawl.cli import app
-from pawl.improvement import placing, rolling
+from pawl.errors import StaleWrite
+from pawl.improvement import by_hand, placing, rolling
 from pawl.registry import approvals
 from pawl.registry.memory_registry import MemoryRegistry
+from pawl.rollout.control import AuditEntry
+from pawl.rollout.control_sqlite import SqliteControl
 from pawl.rollout.route import Route
 from pawl.rollout.state import Rollout
 from tests.integration.promotion_place import AGENT, Cluster, Place, key, opened, registered, traffic
@@ -152,7 +157,8 @@ def test_what_was_rejected_serves_only_on_somebodys_word(place: Place, run: Run)
 
 
 @pytest.mark.parametrize(
-    ("to", "why"), [("nobody", "there is no 'nobody' to go back to"), ("7", "version 7 is not on this machine, and")]
+    ("to", "why"),
+    [("nobody", "there is no 'nobody' to go back to"), ("7", "version 7 of functional-negative never had a rollout")],
 )
 def test_what_cannot_be_gone_back_to(place: Place, run: Run, to: str, why: str) -> None:
     finished(place, b"one")
@@ -160,6 +166,88 @@ def test_what_cannot_be_gone_back_to(place: Place, run: Run, to: str, why: str) 
     code, said = run("restore", AGENT, "--to", to, "--reason", "x")
     assert code != 0 and why in said
     assert json.dumps([r.id for r in place.control.rollouts(AGENT)]) == before, "nothing was changed"
+
+
+def test_what_nobody_ever_let_out_is_nothing_to_go_back_to(place: Place, run: Run) -> None:
+    finished(place, b"one")
+    waiting = registered(place, weights=b"two")
+    folder = place.settings.adapters_dir / waiting.adapter
+    placing.fetch(place, place.registry.version(AGENT, waiting.version))  # as what waits for its approval is warmed
+    assert folder.is_dir()
+    code, said = run("restore", AGENT, "--to", waiting.version, "--reason", "I want it now")
+    assert code == 1 and "never had a rollout" in said and served(place).champion.name != waiting.adapter
+
+
+def test_back_to_the_champion_of_an_open_rollout_is_to_abort_it(place: Place, run: Run) -> None:
+    made = registered(place)
+    approved(place, made.version)
+    assert run("rollout", "advance", AGENT, "--reason", "x")[0] == 0 and served(place).percent == 20
+    code, said = run("restore", AGENT, "--to", "base", "--reason", "something is odd")
+    assert code == 0 and "aborted; base has all traffic" in said, said
+    assert (served(place).champion.name, served(place).challenger) == ("base", None)
+    assert len(place.control.rollouts(AGENT)) == 1 and now(place).stage == "rolled_back"
+
+
+def test_a_shadow_that_served_for_a_while_is_one_again(place: Place, run: Run) -> None:
+    finished(place, b"one")
+    before = served(place).shadows
+    assert [s.kind for s in before] == ["cloud"]
+    for to in ("cloud", "01"):
+        assert run("restore", AGENT, "--to", to, "--reason", "x")[0] == 0
+    assert served(place).shadows == before and now(place).version == "1"
+
+
+class Busy(SqliteControl):
+    """A control database in which somebody else writes just before, a few times."""
+
+    def __init__(self, path: Path, meddle: list[Callable[[], object]]) -> None:
+        super().__init__(path)
+        self.meddle = meddle
+
+    def save_rollout(self, rollout: Rollout, told: AuditEntry | None = None) -> Rollout:
+        if self.meddle:
+            self.meddle.pop()()
+        return super().save_rollout(rollout, told)
+
+
+def test_a_persons_word_holds_though_others_write_at_the_same_time(place: Place) -> None:
+    made = registered(place)
+    approved(place, made.version)
+    olga = key(place, "operator")
+
+    def move_it() -> None:
+        rollout = place.control.open_rollout(AGENT)
+        assert rollout is not None
+        place.control.save_rollout(msgspec.structs.replace(rollout, held=True))
+
+    busy = Busy(place.settings.control_db, [move_it] * 3)
+    assert by_hand.pause(busy, AGENT, olga, "wait").by_hand
+    busy.meddle[:] = [move_it] * 3
+    assert by_hand.abort(busy, AGENT, olga, "enough").stage == "rolled_back"
+
+
+def test_what_was_restored_in_between_is_not_overwritten_by_a_rollout_that_opens(place: Place) -> None:
+    finished(place, b"one")
+    made = registered(place, weights=b"two")
+    request = place.control.request(AGENT, made.version)
+    assert request is not None
+    at = time.time()
+    approvals.approve_by_key(place.control, request, key(place, "approver"), expires=at + 60, now=at)
+    meddle: list[Callable[[], object]] = [lambda: by_hand.restore(place, "base", key(place, "operator"), "now")]
+    busy = Place(place.settings, AGENT, place.memory)
+    busy.__dict__["control"] = Busy(place.settings.control_db, meddle)
+    with pytest.raises(StaleWrite, match="somebody else wrote it"):
+        rolling.open_rollout(busy, request)
+    assert served(place).champion.name == "base"
+    assert rolling.open_rollout(busy, request).champion.name == "base"
+
+
+def test_status_says_when_and_what(place: Place, run: Run) -> None:
+    assert run("rollout", "status", AGENT) == (0, f"{AGENT} has had no rollout\n")
+    finished(place, b"one")
+    assert run("restore", AGENT, "--to", "base", "--reason", "x")[0] == 0
+    said = run("rollout", "status", AGENT)[1]
+    assert "  base  done" in said and "  version 1  done" in said and time.strftime("%Y-%m-%d ") in said
 
 
 def test_files_that_do_not_have_their_hash_are_not_served(place: Place, run: Run) -> None:

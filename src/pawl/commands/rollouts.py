@@ -21,12 +21,16 @@ Reason = Annotated[str, typer.Option(help="why; kept in the audit log")]
 @app.command("status")
 def rollout_status(agent: Agent) -> None:
     """All rollouts of an agent with their moves, newest first."""
-    for rollout in bootstrap.control(Settings()).rollouts(agent):
-        held = " (held)" if rollout.held else ""
+    found = bootstrap.control(Settings()).rollouts(agent)
+    if not found:
+        typer.echo(f"{agent} has had no rollout")
+    for rollout in found:
+        held = (" (held by hand)" if rollout.waits_for_a_person else " (held)") if rollout.held else ""
         held += f", {rollout.share} % of sessions" if rollout.share is not None else ""
-        typer.echo(f"{rollout.id}  version {rollout.version}  {rollout.stage}{held}")
+        what = f"version {rollout.version}" if rollout.version else rollout.challenger.name
+        typer.echo(f"{rollout.id}  {what}  {rollout.stage}{held}")
         for t in rollout.history:
-            at = time.strftime("%H:%M:%S", time.localtime(t.at))
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(t.at))
             typer.echo(f"  {at}  {t.stage_from} -> {t.stage_to}  by {t.by}: {t.decision.reason}")
 
 
@@ -107,7 +111,10 @@ def restore(
 
     key = acting_key("operator", "admin")
     saved = by_hand.restore(Workplace(Settings(), agent), to, key, reason, despite_rejection)
-    typer.echo(f"{agent}: {saved.champion.name} -> {saved.challenger.name}; gateways follow within a second")
+    if saved.stage == "rolled_back":
+        typer.echo(f"{agent}: {saved.id} aborted; {saved.champion.name} has all traffic within a second")
+    else:
+        typer.echo(f"{agent}: {saved.champion.name} -> {saved.challenger.name}; gateways follow within a second")
 
 
 def _tell(saved: Rollout) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from pawl.bootstrap import current_route, upstream_arm
-from pawl.errors import NotAllowed, ServerNotUp
+from pawl.errors import NotAllowed, ServerNotUp, StaleWrite
 from pawl.rollout.control import AuditEntry, ControlStore, Key
 from pawl.rollout.route import Arm
 from pawl.rollout.state import Decision, Override, Rollout, move, resumed
@@ -22,18 +23,17 @@ if TYPE_CHECKING:
     from pawl.improvement.workplace import Workplace
 
 CLOUD = "cloud"
+_TRIES = 5  # of a write that a watchdog's or the flow's may overtake
 
 
 def pause(control: ControlStore, agent: str, key: Key, reason: str) -> Rollout:
     """Stay at the present stage until a person resumes the rollout."""
-    decision = Decision(action="hold", reason=f"{key.name}: {_said(reason)}")
-    return _saved(control, _open(control, agent), decision, key, "paused")
+    return _whatever_else_moves(control, agent, Decision(action="hold", reason=_said(reason)), key, "paused")
 
 
 def abort(control: ControlStore, agent: str, key: Key, reason: str) -> Rollout:
     """Send everything back to the champion now."""
-    decision = Decision(action="rollback", reason=f"{key.name}: {_said(reason)}")
-    return _saved(control, _open(control, agent), decision, key, "aborted")
+    return _whatever_else_moves(control, agent, Decision(action="rollback", reason=_said(reason)), key, "aborted")
 
 
 def resume(control: ControlStore, agent: str, key: Key, reason: str = "") -> Rollout:
@@ -70,22 +70,34 @@ def step_on(place: Workplace, key: Key, reason: str) -> Rollout:
 def restore(place: Workplace, to: str, key: Key, reason: str, despite_rejection: bool = False) -> Rollout:
     """Serve an earlier state again, all of it at once: an open rollout is aborted first.
 
-    `to`: a version's number, `base` for the base model, `cloud` for the fleet's cloud, or an upstream's name. It is
-    recorded as a rollout that is done, so that the registry's aliases follow as after any other.
+    `to`: the number of a version that had a rollout, `base` for the base model, `cloud` for the fleet's cloud, or an
+    upstream's name. It is recorded as a rollout that is done, so that the registry's aliases follow as after any other.
+    Where the open rollout's own champion is meant, aborting that is all, and it is what is returned.
 
     Raises:
-        NotAllowed: nobody bears that name, it serves already, its adapter was rejected, or the key may not.
+        NotAllowed: nobody bears that name, it serves already, it never had a rollout, its adapter was rejected, or a
+            private agent would be a cloud's.
         ServerNotUp: the serving cluster, or the registry where this machine has not the files, does not answer.
+        StaleWrite: other writers were first again and again.
     """
     reason = _said(reason)
-    version, arm = _target(place, to)
+    version, arm = _target(place, str(int(to)) if to.isdecimal() else to)
     if version and not despite_rejection:
         _not_rejected(place, arm)
-    now = time.time()
+    for _ in range(_TRIES - 1):
+        with suppress(StaleWrite):  # the flow opened the next rollout in between
+            return _restored(place, version, arm, to, key, reason)
+    return _restored(place, version, arm, to, key, reason)
+
+
+def _restored(place: Workplace, version: str, arm: Arm, to: str, key: Key, reason: str) -> Rollout:
+    now, aborted = time.time(), None
     if place.control.open_rollout(place.agent_name) is not None:
-        abort(place.control, place.agent_name, key, f"to serve {to}: {reason}")
+        aborted = abort(place.control, place.agent_name, key, f"to serve {to}: {reason}")
     route = current_route(place.fleet, place.control, place.agent)
     if route.champion == arm:
+        if aborted is not None:
+            return aborted
         raise NotAllowed(f"{arm.name} serves {place.agent_name} already")
     rollout = Rollout(
         id=f"restore-{uuid.uuid4().hex[:12]}",
@@ -97,7 +109,9 @@ def restore(place: Workplace, to: str, key: Key, reason: str, despite_rejection:
         opened_at=now,
         stage_since=now,
         spec=place.agent.rollout,
-        keep_shadow=tuple(s for s in route.shadows if s != arm),
+        # One that serves now is no shadow meanwhile, and is one again when it serves no more.
+        keep_shadow=route.shadows,
+        route_revision=route.revision,
         override=Override(key.name, reason, now, ("gate", "shadow", "stages")),
     )
     decision = Decision(action="advance", reason=f"{key.name} went back to {to}: {reason}")
@@ -121,9 +135,14 @@ def _target(place: Workplace, to: str) -> tuple[str, Arm]:
         if upstream.kind == "cloud" and (place.agent.privacy, fleet.gateway.privacy) != ("open", "open"):
             raise NotAllowed(f"{place.agent_name} is private: {name} is a cloud")
         return "", upstream_arm(fleet, name)
-    if not to.isdigit():
+    if not to.isdecimal():
         known = ["a version's number", "base", *fleet.upstreams]
         raise NotAllowed(f"there is no {to!r} to go back to; write {', '.join(known)}")
+    if all(r.version != to for r in place.control.rollouts(place.agent_name)):
+        raise NotAllowed(
+            f"version {to} of {place.agent_name} never had a rollout, so it is nothing to go back to: it takes over by "
+            "an approval, or by `pawl rollout force`"
+        )
     here = _at_hand(place, to)
     if here is None:
         try:
@@ -163,6 +182,15 @@ def _said(reason: str) -> str:
     if not reason.strip():
         raise NotAllowed("say why: --reason '...'; it is kept in the audit log")
     return reason.strip()
+
+
+def _whatever_else_moves(control: ControlStore, agent: str, decision: Decision, key: Key, done: str) -> Rollout:
+    """A move that is right in any state of the open rollout: where somebody else moved it first, from there."""
+    decision = msgspec.structs.replace(decision, reason=f"{key.name}: {decision.reason}")
+    for _ in range(_TRIES - 1):
+        with suppress(StaleWrite):
+            return _saved(control, _open(control, agent), decision, key, done)
+    return _saved(control, _open(control, agent), decision, key, done)
 
 
 def _saved(control: ControlStore, rollout: Rollout, decision: Decision, key: Key, done: str) -> Rollout:

@@ -47,6 +47,7 @@ def open_rollout(place: Workplace, request: Request) -> Rollout:
         spec=place.agent.rollout,
         keep_shadow=route.shadows,
         override=override,
+        route_revision=route.revision,  # what serves then is what it goes back to
     )
     detail = {"rollout": rollout.id, "version": request.version, "stage": stage}
     return place.control.save_rollout(rollout, AuditEntry("rollout opened", "roll_out", detail, now))
