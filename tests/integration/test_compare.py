@@ -147,6 +147,13 @@ def test_what_cannot_or_may_not_be_compared_is_told(machine: Machine) -> None:
     assert not [1 for _, body, _ in machine.local.asked if body["model"] != "base"]
 
 
+def test_one_model_by_two_names_is_said_to_be_one(machine: Machine) -> None:
+    done = machine.compare("base", "champion", "--agent", "negative")
+    assert done.returncode == 0, done.stderr
+    assert "base and champion are the same model, base: nothing can differ." in done.stdout
+    assert "change +0.000" in done.stdout and machine.chats() == 40
+
+
 def test_another_local_server_is_asked_itself(machine: Machine) -> None:
     done = machine.compare("base", "other", "--agent", "negative", "--json")
     assert done.returncode == 0, done.stderr

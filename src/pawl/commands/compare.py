@@ -62,7 +62,12 @@ def compare(
         typer.echo(msgspec.json.encode(found, enc_hook=str).decode())
         return
     c = found.comparison
-    typer.echo(_sentence(c.verdict, c.champion.name, c.challenger.name, c.pairs, c.sources))
+    if found.same:
+        typer.echo(f"{first} and {second} are the same model, {c.champion.name}: nothing can differ.")
+    else:
+        typer.echo(_sentence(c.verdict, c.champion.name, c.challenger.name, c.pairs, c.sources))
+    if c.contaminated:
+        typer.echo(f"  void: one of them was trained on {', '.join(c.contaminated)}, which are asked here")
     for side in (c.champion, c.challenger):
         s = side.score
         typer.echo(f"  {side.name}: {s.mean:.3f} [{s.lower:.3f}, {s.upper:.3f}], {100 * side.conforms:.0f} % in form")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from pawl.errors import NotAllowed, PawlError
+from pawl.curation import dataset as datasets
+from pawl.errors import LakeError, NotAllowed, PawlError
 from pawl.evaluation.hybrid import Mode, modes
 from pawl.evaluation.metrics import CHARS_A_TOKEN, FREE, Prices, share_of
 from pawl.evaluation.report import Comparison, Interval, ItemResult
@@ -17,7 +18,8 @@ from pawl.evaluation.rows import columns, figures
 from pawl.improvement.asking import Respondent, answers, frozen_items, items_beyond, respondent, side_by_side
 from pawl.improvement.held_out import split_of
 from pawl.improvement.referring import with_token_accuracy
-from pawl.improvement.workplace import Workplace
+from pawl.improvement.steps import Lineage
+from pawl.improvement.workplace import Candidate, Workplace
 from pawl.monitoring.comparison_plots import save
 from pawl.monitoring.loop_data import LoopReport
 from pawl.monitoring.loop_report import write
@@ -32,6 +34,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     of_baseline: Interval | None  # the second's mean score over the first's ("95 % of cloud" where that is one)
     modes: tuple[Mode, ...]  # local only, cloud only and hybrid, where one side is a cloud and the other is not
     page: Path
+    same: bool = False  # both names are of one model: its answers are kept, so that nothing can differ
     run: str = ""  # a link to its run on MLflow
     unlogged: str = ""  # why there is none, where one was wanted
 
@@ -68,7 +71,14 @@ def compare_models(
     asked = [answers(place, agent, task, [*items, *more], r, _telling(r, on_progress)) for r in both]
     before, after = (results[: len(items)] for results in asked)
     found = side_by_side(
-        agent, task, items, both, (before, after), beyond=(asked[0][len(items) :], asked[1][len(items) :])
+        agent,
+        task,
+        items,
+        both,
+        (before, after),
+        beyond=(asked[0][len(items) :], asked[1][len(items) :]),
+        training_sources=trained_on(place, [r.digest for r in both]),
+        available=len(held),
     )
     found = with_token_accuracy(place, agent, task, items, both, found, on_progress)
     stem = f"{agent.name}-{first}-against-{second}".replace("/", "-")
@@ -79,7 +89,24 @@ def compare_models(
     share = share_of(after, before, alpha)
     run, unlogged = _logged(place, first, second, found, page) if logged else ("", "")
     costs = _modes(both, before, after, alpha)
-    return Compared(comparison=found, of_baseline=share, modes=costs, page=page, run=run, unlogged=unlogged)
+    same = (both[0].digest, both[0].model) == (both[1].digest, both[1].model)
+    return Compared(comparison=found, of_baseline=share, modes=costs, page=page, same=same, run=run, unlogged=unlogged)
+
+
+def trained_on(place: Workplace, digests: Sequence[str]) -> set[str]:
+    """Sources that models with these weights learnt from, as far as this machine made them and still has the datasets.
+
+    What is held out now was not always: the fleet's split, or the sources, may have changed since.
+    """
+    found: set[str] = set()
+    for path in (place.settings.home / "candidates").glob(f"{place.agent_name}-*/lineage.json"):
+        try:
+            lineage = Candidate(path.parent).read("lineage", Lineage)
+            if lineage.adapter_sha256 and any(d.endswith(lineage.adapter_sha256) for d in digests):
+                found |= set(datasets.load(place.settings.datasets_dir / lineage.dataset).sources)
+        except LakeError:
+            continue
+    return found
 
 
 def _logged(place: Workplace, first: str, second: str, found: Comparison, page: Path) -> tuple[str, str]:
