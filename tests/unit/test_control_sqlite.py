@@ -392,3 +392,32 @@ def test_a_hundred_thousand_rows_are_quarantined_in_one_commit(control: SqliteCo
     assert control.quarantine("interactions", "agent", rows, 1.0) == 100_000
     assert {q.row for q in control.quarantined("agent")} == rows.keys()
     assert control.release("interactions", rows, "ann", 2.0) == 100_000 and control.quarantined() == []
+
+
+def test_a_rollout_stored_by_an_earlier_version_goes_on(control: SqliteControl, path: Path) -> None:
+    """Before shares, bands and a field for a person's hold."""
+    opened = control.save_rollout(rollout(stage="20"))
+    control.save_rollout(move(opened, Decision(action="hold", reason="ann: holidays"), by="ann", now=20.0))
+    db = sqlite3.connect(path)
+    (body,) = db.execute("SELECT body FROM rollouts").fetchone()
+    then = msgspec.json.decode(body)
+    for field in ("by_hand", "share", "shares", "route_revision"):
+        del then[field]
+    for field in ("bands", "stall", "stall_hours", "min_quality", "non_inferiority", "max_privacy_blocks"):
+        del then["spec"][field]
+    db.execute("UPDATE rollouts SET body = ?", (msgspec.json.encode(then),))
+    db.commit()
+    found = control.open_rollout("agent")
+    assert found is not None and found.held and found.waits_for_a_person and not found.by_hand
+    halved = control.save_rollout(move(found, Decision(action="halve", reason="band"), by="watchdog", now=30.0))
+    assert (halved.share, halved.shares, halved.waits_for_a_person) == (10, ((3, 10),), True)
+    back = control.save_rollout(move(halved, Decision(action="rollback", reason="worse"), by="watchdog", now=40.0))
+    route = control.route("agent")
+    assert back.stage == "rolled_back" and route is not None and route.challenger is None
+
+
+@pytest.mark.parametrize("name", ["watchdog", "roll_out"])
+def test_nobody_bears_the_name_that_automation_signs_with(control: SqliteControl, name: str) -> None:
+    with pytest.raises(PawlError, match="automation"):
+        control.create_key("operator", name)
+    assert control.keys() == []

@@ -4,7 +4,7 @@ For a share r of the champion's quality the same bets as in `sequential.harm_pat
 win where the challenger's mean is below r times the champion's. What r the bets have ruled out by now is a confidence
 sequence's upper bound of the ratio of the two means (test inversion; Waudby-Smith and Ramdas, "Estimating means of
 bounded random variables by betting", JRSS B 86, 2024, section 2). The bets win less for a smaller r, path by path, so a
-band is never entered before the milder one above it.
+band whose alpha is no larger than that of the milder one above it is never entered before that.
 """
 
 from __future__ import annotations

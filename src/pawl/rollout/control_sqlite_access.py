@@ -14,6 +14,7 @@ from pawl.errors import PawlError
 from pawl.fleet.limits import KeyTerms
 from pawl.rollout.control import AuditEntry, Key, Role, Spent
 from pawl.rollout.control_sqlite_file import SqliteFile
+from pawl.rollout.state import AUTOMATION
 
 GENESIS = "0" * 64
 
@@ -34,6 +35,8 @@ class SqliteAccess(SqliteFile):
         """The secret is not kept: only its digest is."""
         if role not in get_args(Role):
             raise PawlError(f"{role!r} is no role; roles are: {', '.join(get_args(Role))}")
+        if name in AUTOMATION:  # what a person of that name did would pass for what automation did
+            raise PawlError(f"{name!r} is what automation signs with; give the key another name")
         secret = _new_secret()
         key = Key(id=f"key-{secrets.token_hex(6)}", role=role, name=name, terms=terms)
         with self._write() as db:
