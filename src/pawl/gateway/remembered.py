@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from math import inf
+from typing import Any
 
 import msgspec
 
@@ -18,9 +19,13 @@ _WHOLE_REST = 20  # and the rest after one, in times of what it took
 _REST = 4  # after any other: a long journal takes its time to read
 
 
+# One for all of them, and never changed: two lists each would be most of what the collector has to walk through.
+_NOTHING: list[dict[str, Any]] = []
+
+
 def essence(record: Interaction) -> Interaction:
     """The interaction without its texts: those of a long rollout would fill the memory, and no decision reads them."""
-    return msgspec.structs.replace(record, messages=[], completion="", tool_calls=[], task={})
+    return msgspec.structs.replace(record, messages=_NOTHING, completion="", tool_calls=_NOTHING, task={})
 
 
 class Remembered:

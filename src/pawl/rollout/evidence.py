@@ -72,8 +72,7 @@ def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iter
     champion = [i for i in seen if _by_champion(rollout, i)]
     answered = {i.id: i for i in champion}
     shadows = [
-        # The answer says which stage and session a shadow belongs to, whatever the journal wrote beside the shadow.
-        msgspec.structs.replace(i, stage=answered[i.shadow_of].stage, session=answered[i.shadow_of].session)
+        _beside(i, answered[i.shadow_of])
         for i in seen
         if i.role == "shadow" and i.arm == rollout.challenger.name and i.shadow_of in answered
     ]
@@ -97,7 +96,8 @@ def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iter
         champion=_arm(now, champion, theirs, frontier, unclear),
         champion_overall=_arm(None, champion, theirs, frontier, unclear),
         challenger=msgspec.structs.replace(
-            _arm(now, calls, mine, frontier, unclear), barred=sum(_barred(rollout, i) for i in seen)
+            _arm(now, calls, mine, frontier, unclear),
+            barred=sum(_barred(rollout, i) for i in seen) if rollout.challenger.kind == "cloud" else 0,
         ),
         comparisons=sum(d.stage == now for d in made),
         compared=tuple((d.mine, d.theirs) for d in made),
@@ -106,6 +106,13 @@ def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iter
         failures=tuple(failed(i) for i in calls),
         scores=tuple(u.score for u in mine),
     )
+
+
+def _beside(shadow: Interaction, answer: Interaction) -> Interaction:
+    """The answer says which stage and session a shadow belongs to, whatever the journal wrote beside the shadow."""
+    if (shadow.stage, shadow.session) == (answer.stage, answer.session):
+        return shadow
+    return msgspec.structs.replace(shadow, stage=answer.stage, session=answer.session)
 
 
 def _by_challenger(rollout: Rollout, i: Interaction) -> bool:
@@ -123,9 +130,9 @@ def _by_champion(rollout: Rollout, i: Interaction) -> bool:
 
 
 def _barred(rollout: Rollout, i: Interaction) -> bool:
-    """Whether the challenger, a cloud, was to answer this and privacy had the champion do it."""
+    """Whether the challenger, which is a cloud, was to answer this and privacy had the champion do it."""
     stands_in = i.rollout == rollout.id and i.role == "answer" and i.arm == rollout.champion.name
-    private = i.privacy != "open" and rollout.challenger.kind == "cloud" and i.stage != "shadow"
+    private = i.privacy != "open" and i.stage != "shadow"
     return stands_in and private and _sent_to_challenger(rollout, i)
 
 
