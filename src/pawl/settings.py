@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     mlflow_port: int = 8720
     standin_port: int = 8730
     prefect_port: int = 8740
+    mlflow_address: str | None = Field(
+        default=None, description="MLflow's server where it is not on this machine, e.g. http://mlflow:5000"
+    )
+    prefect_address: str | None = Field(
+        default=None, description="Prefect's server where it is not on this machine, e.g. http://prefect-server:4200"
+    )
     lake_url: str | None = Field(
         default=None, description="s3://bucket/prefix for the lake's objects; not given: a folder under PAWL_HOME"
     )
@@ -132,7 +138,7 @@ class Settings(BaseSettings):
 
     @property
     def mlflow_url(self) -> str:
-        return f"http://{self.host}:{self.mlflow_port}"
+        return (self.mlflow_address or "").rstrip("/") or f"http://{self.host}:{self.mlflow_port}"
 
     @property
     def standin_url(self) -> str:
@@ -150,4 +156,4 @@ class Settings(BaseSettings):
 
     @property
     def prefect_api_url(self) -> str:
-        return f"http://{self.host}:{self.prefect_port}/api"
+        return (self.prefect_address or f"http://{self.host}:{self.prefect_port}").rstrip("/") + "/api"

@@ -1,0 +1,283 @@
+"""infra/kubernetes as kubectl renders it: valid by Kubernetes' own schemas, every pod hardened, and no way out but the
+ones that stand in a table here. There is no cluster here."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from pawl.fleet.load_yaml import load
+from pawl.fleet.reach import bases, expanded
+from pawl.gateway.access.privacy import leaks
+from pawl.qe.tasks import names
+from pawl.settings import Settings
+from tests.manifests import Reach, pod_problems, pods
+
+Manifest = dict[str, Any]
+OVERLAYS = ("dev", "gpu")
+VERSIONS = ("1.31", "1.37")  # the oldest that has all fields used here among those still met, and the newest known
+CUSTOM = {"ExternalSecret"}  # kinds that Kubernetes itself does not know
+
+
+@pytest.fixture(scope="module")
+def kubernetes() -> Path:
+    return Path(__file__).resolve().parents[2] / "infra" / "kubernetes"
+
+
+@pytest.fixture(scope="module")
+def rendered(kubernetes: Path) -> dict[str, list[Manifest]]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed: it renders the manifests")
+    found = {}
+    for overlay in OVERLAYS:
+        done = subprocess.run(
+            ["kubectl", "kustomize", str(kubernetes / "overlays" / overlay)], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        found[overlay] = list(yaml.safe_load_all(done.stdout))
+    return found
+
+
+@pytest.fixture(params=OVERLAYS)
+def manifests(request: pytest.FixtureRequest, rendered: dict[str, list[Manifest]]) -> list[Manifest]:
+    return rendered[request.param]
+
+
+def of(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    (found,) = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
+    return found
+
+
+def template(manifests: list[Manifest]) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(of(manifests, "ConfigMap", "prefect-work-pool")["data"]["work-pool.json"])
+    return loaded
+
+
+def flow_job(manifests: list[Manifest], **given: Any) -> Manifest:
+    """The job of a flow run, its template filled in by Prefect's own function."""
+    from prefect.utilities.templating import apply_values
+
+    whole = template(manifests)
+    values = {k: v["default"] for k, v in whole["variables"]["properties"].items() if "default" in v}
+    run = {"name": "improve-agent", "command": "python -m prefect.engine", "env": {}}
+    job: Manifest = apply_values(whole["job_configuration"]["job_manifest"], values | run | given)
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    container["args"] = container["args"].split()  # as the worker does
+    container["env"] = [{"name": k, "value": v} for k, v in container["env"].items()]
+    # The worker demands these two here, and Kubernetes' API drops what it does not know.
+    assert [job["spec"]["template"]["spec"].pop(k) for k in ("parallelism", "completions")] == [1, 1]
+    return job
+
+
+def everything(manifests: list[Manifest]) -> list[Manifest]:
+    return [*manifests, flow_job(manifests)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_schemas_take_every_object(manifests: list[Manifest], version: str) -> None:
+    for manifest in everything(manifests):
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_a_misspelt_field_would_be_noticed(manifests: list[Manifest]) -> None:
+    wrong = copy.deepcopy(of(manifests, "Deployment", "gateway"))
+    container = wrong["spec"]["template"]["spec"]["containers"][0]
+    container["readynessProbe"] = container.pop("readinessProbe")
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
+
+
+def test_every_pod_is_hardened(manifests: list[Manifest]) -> None:
+    found = pods(everything(manifests))
+    assert {"gateway", "vllm", "mlflow", "prefect-server", "prefect-worker", "prefect-deploy", "flow"} <= found.keys()
+    assert {name: pod_problems(spec) for name, spec in found.items() if pod_problems(spec)} == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        (("containers", 0, "securityContext", "readOnlyRootFilesystem"), False, "can write to its image"),
+        (("containers", 0, "securityContext", "capabilities"), {"drop": ["NET_RAW"]}, "keeps capabilities"),
+        (("securityContext", "runAsUser"), 0, "runs as root"),
+        (("securityContext", "seccompProfile"), {"type": "Unconfined"}, "no seccomp profile"),
+        (("containers", 0, "resources", "limits"), {"cpu": "1"}, "no limit of memory"),
+        (("hostNetwork",), True, "hostNetwork"),
+        (("containers", 0, "image"), "pawl:latest", "no exact version"),
+        (("containers", 0, "env"), [{"name": "DB_PASSWORD", "value": "x"}], "DB_PASSWORD in the open"),
+    ],
+)
+def test_what_is_not_hardened_is_noticed(
+    manifests: list[Manifest], path: tuple[str | int, ...], value: Any, problem: str
+) -> None:
+    spec = copy.deepcopy(pods(manifests)["gateway"])
+    at: Any = spec
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = value
+    assert any(problem in said for said in pod_problems(spec)), pod_problems(spec)
+
+
+def test_the_namespace_demands_it_of_whatever_else_is_put_there(manifests: list[Manifest]) -> None:
+    labels = of(manifests, "Namespace", "pawl")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_pods_reach_each_other_as_this_table_says_and_nothing_else(manifests: list[Manifest]) -> None:
+    reach = Reach(everything(manifests))
+    expected = {
+        ("gateway", "vllm", 8000), ("gateway", "mlflow", 5000), ("gateway", "prefect-server", 4200),
+        ("flow", "vllm", 8000), ("flow", "mlflow", 5000), ("flow", "prefect-server", 4200),
+        ("mlflow", "gateway", 8700),
+        ("prefect-worker", "prefect-server", 4200), ("prefect-deploy", "prefect-server", 4200),
+    }  # fmt: skip
+    if "postgres" in reach.pods:
+        expected |= {("mlflow", "postgres", 5432), ("prefect-server", "postgres", 5432)}
+    assert reach.edges() == expected
+    assert reach.outside("vllm") == set()
+
+
+def test_what_lies_outside_the_namespace_has_an_address(manifests: list[Manifest]) -> None:
+    reach = Reach(everything(manifests))
+    found = {cidr for name in reach.pods for cidr, _ in reach.outside(name) if cidr != "names"}
+    # Addresses that belong to nobody, to be replaced, and those of a cluster on one machine.
+    assert found <= {"192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32", "172.16.0.0/12"}
+    assert {port for name in reach.pods for _, port in reach.outside(name)} <= {53, 443, 6443, 5432}
+
+
+def test_only_those_who_need_kubernetes_api_have_a_token_for_it(manifests: list[Manifest]) -> None:
+    with_token = {n for n, spec in pods(everything(manifests)).items() if spec["automountServiceAccountToken"]}
+    assert with_token == {"gateway", "flow", "prefect-worker"}
+    roles = {m["metadata"]["name"]: m["rules"] for m in manifests if m["kind"] == "Role"}
+    assert roles["finds-replicas"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
+    assert not [m for m in manifests if m["kind"].startswith("ClusterRole")]
+    assert "secrets" not in json.dumps(roles) and "*" not in json.dumps(roles)
+
+
+def test_what_is_named_is_there(manifests: list[Manifest]) -> None:
+    everyone = everything(manifests)
+    there = {(m["kind"], m["metadata"]["name"]) for m in manifests}
+    secrets = {name for kind, name in there if kind in ("Secret", "ExternalSecret")} | {"gateway-tls"}
+    for name, spec in pods(everyone).items():
+        assert ("ServiceAccount", spec["serviceAccountName"]) in there, name
+        for volume in spec["volumes"]:
+            if "configMap" in volume:
+                assert ("ConfigMap", volume["configMap"]["name"]) in there
+            if "persistentVolumeClaim" in volume:
+                assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in there
+            if "secret" in volume:
+                assert volume["secret"]["secretName"] in secrets
+        for reference in re.findall(r'"secretKeyRef": (\{[^}]*\})', json.dumps(spec)):
+            wanted = json.loads(reference)
+            assert wanted.get("optional") or wanted["name"] in secrets, (name, wanted)
+    labels = [m["spec"]["template"]["metadata"]["labels"] for m in everyone if "template" in m.get("spec", {})]
+    for kind in ("Service", "PodDisruptionBudget"):
+        for one in (m for m in manifests if m["kind"] == kind):
+            selector = one["spec"]["selector"]
+            wanted = (selector.get("matchLabels") or selector).items()
+            assert any(wanted <= found.items() for found in labels), one["metadata"]["name"]
+    for scaler in (m for m in manifests if m["kind"] == "HorizontalPodAutoscaler"):
+        target = of(manifests, "Deployment", scaler["spec"]["scaleTargetRef"]["name"])
+        assert "replicas" not in target["spec"]  # each `kubectl apply` would set it back
+
+
+def test_all_that_write_the_control_database_share_a_node(manifests: list[Manifest]) -> None:
+    beside = [{"labelSelector": {"matchLabels": {"pawl/home": "true"}}, "topologyKey": "kubernetes.io/hostname"}]
+    found = set()
+    for manifest in everything(manifests):
+        if "pawl-home" not in json.dumps(manifest.get("spec", {}).get("template", "")):
+            continue
+        made = manifest["spec"]["template"]
+        required = made["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert required == beside and made["metadata"]["labels"]["pawl/home"] == "true"
+        found.add((made["metadata"]["labels"]["app.kubernetes.io/name"], json.dumps(made["spec"].get("nodeSelector"))))
+    assert {name for name, _ in found} == {"gateway", "flow"}
+    # Else a training job would wait for ever for a GPU on the node that the gateway chose.
+    assert len({selector for _, selector in found} - {"null", "{}"}) <= 1
+
+
+def test_a_flow_run_gets_the_gpus_that_the_pool_or_its_deployment_asks_for(rendered: dict[str, list[Manifest]]) -> None:
+    def gpus(job: Manifest) -> Any:
+        return job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+
+    assert gpus(flow_job(rendered["dev"])) == 0 and gpus(flow_job(rendered["gpu"])) == 1
+    assert gpus(flow_job(rendered["gpu"], gpus=4)) == 4
+    dev, gpu = (template(rendered[o]) for o in OVERLAYS)
+    assert dev["job_configuration"] == gpu["job_configuration"]
+    for whole in (dev, gpu):
+        used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(whole["job_configuration"])))
+        assert used == whole["variables"]["properties"].keys()
+
+
+def test_prefect_is_one_version_everywhere(manifests: list[Manifest], root: Path) -> None:
+    (locked,) = re.findall(r"^prefect==(\S+)$", (root / "requirements" / "core.txt").read_text(), re.M)
+    image = pods(manifests)["prefect-worker"]["containers"][0]["image"]
+    assert image == f"prefecthq/prefect:{locked}-python3.11-kubernetes"
+
+
+@pytest.fixture
+def environment() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_the_fleet_is_strict_and_cannot_leave_its_hosts(
+    manifests: list[Manifest], tmp_path: Path, environment: None
+) -> None:
+    given = of(manifests, "ConfigMap", "pawl-settings")["data"]
+    os.environ.update({k: v for k, v in given.items() if k.startswith("PAWL_")})
+    settings = Settings()
+    (tmp_path / "fleet.yaml").write_text(of(manifests, "ConfigMap", "pawl-fleet")["data"]["fleet.yaml"])
+    fleet = load(tmp_path / "fleet.yaml", names())
+    assert fleet.gateway.privacy == "strict" and settings.finds_pods
+    urls = {name: bases(spec, settings.places) for name, spec in fleet.upstreams.items()}
+    services = {
+        "events": settings.prefect_api_url,
+        "kubernetes": settings.kubernetes_api,
+        "gateway.telemetry": expanded(fleet.gateway.telemetry.endpoint, settings.places),
+    }
+    assert leaks(fleet, urls, services) == []
+    assert services["gateway.telemetry"] == "http://mlflow:5000/v1/traces"
+    assert leaks(fleet, urls, services | {"events": "https://elsewhere.example/api"})
+    # The names are those of the services, and the ports those that they listen on.
+    for url in (settings.mlflow_url, settings.prefect_api_url):
+        name, port = re.findall(r"//([\w-]+):(\d+)", url)[0]
+        assert of(manifests, "Service", name)["spec"]["ports"][0]["port"] == int(port)
+
+
+def test_the_queue_that_vllm_tells_is_the_one_that_scales_it(
+    rendered: dict[str, list[Manifest]], kubernetes: Path
+) -> None:
+    (metric,) = of(rendered["gpu"], "HorizontalPodAutoscaler", "vllm")["spec"]["metrics"]
+    values = yaml.safe_load((kubernetes / "components" / "queue-autoscaling" / "prometheus-adapter.yaml").read_text())
+    (rule,) = values["rules"]["custom"]
+    assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
+    assert re.match(rule["name"]["matches"], "vllm:num_requests_waiting")
+
+
+def test_every_secret_of_the_pods_comes_from_the_store(rendered: dict[str, list[Manifest]]) -> None:
+    manifests = rendered["gpu"]
+    assert not [m["metadata"]["name"] for m in manifests if m["kind"] == "Secret"]
+    stored = {
+        m["spec"]["target"]["name"]: {d["secretKey"] for d in m["spec"]["data"]}
+        for m in manifests
+        if m["kind"] == "ExternalSecret"
+    }
+    for name, spec in pods(everything(manifests)).items():
+        for reference in re.findall(r'"secretKeyRef": (\{[^}]*\})', json.dumps(spec)):
+            wanted = json.loads(reference)
+            assert wanted["key"] in stored[wanted["name"]], (name, wanted)
+    assert stored["gateway-tls"] == {"tls.crt", "tls.key"}
