@@ -97,12 +97,19 @@ def settle(place: Workplace, rollout: Rollout) -> None:
         version = registry.version(agent, rollout.version)
         why = rollout.history[-1].decision.reason if rollout.history else "rolled back"
         place.control.reject_adapter(version.sha256, agent, f"rolled back: {why}", now)
-    if rollout.version and named(place, "challenger") == rollout.version:  # a newer one may ask for approval by now
+    if rollout.version and _still_challenger(place, rollout.version):
         drop_alias(place, "challenger")
     if rollout.version:
         registry.tag(agent, rollout.version, "rollout", rollout.stage)
     with suppress(StaleWrite):  # another worker settled it at the same time
         place.control.move_pointer(_mark(rollout), 0, rollout.stage)
+
+
+def _still_challenger(place: Workplace, version: str) -> bool:
+    """Not where a newer one asks for approval by now; but where an end between the two writes of the drop left it."""
+    expected = named(place, "challenger")
+    found = None if expected else place.registry.by_alias(place.agent_name, "challenger")
+    return expected == version or (found is not None and found.number == version)
 
 
 def settled(place: Workplace, rollout: Rollout) -> bool:
