@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from pawl.gateway.access.limits import retry_after
@@ -29,9 +30,19 @@ class Answering:
         if plan.barred:
             self._tell_blocks(asked, plan)
         call = Call(m, asked, route, form, send)
+        began, outcome = time.monotonic(), "failed"
         try:
             await self._through(plan, call, asked, route)
+            outcome = "ok" if call.answered else "failed"
+        except Refused as e:
+            # 429 is an upstream's here: the client's own limits were looked at before.
+            outcome = "failed" if e.status >= 500 or e.status == 429 else "refused"
+            raise
+        except asyncio.CancelledError:
+            outcome = "left"
+            raise
         finally:
+            m.metrics.ended(asked.agent, outcome, time.monotonic() - began)
             await call.abandoned()
 
     async def _through(self, plan: Plan, call: Call, asked: Asked, route: Route) -> None:

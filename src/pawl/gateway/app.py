@@ -91,10 +91,13 @@ class Gateway:
             if handler is None:
                 raise self._no_such_path(scope)
             if self._open > self._p.fleet.gateway.max_open_requests:
+                self._p.metrics.refused("open requests")
                 raise Refused(503, f"{self._open - 1} requests are open already: try again in a moment",
                               "server_error", "overloaded", [(b"retry-after", b"1")])  # fmt: skip
             await handler(scope, receive, watched, name)
         except Refused as e:
+            if e.code in ("invalid_api_key", "insufficient_permissions"):
+                self._p.metrics.turned_away(e.status)
             await send_json(send, e.status, e.body(), e.headers)
         except Exception as e:
             if begun:

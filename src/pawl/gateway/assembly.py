@@ -9,10 +9,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
+
 from pawl.errors import ConfigError
 from pawl.fleet.limits import LimitsSpec
 from pawl.fleet.routing import RoutingSpec
 from pawl.fleet.spec import AgentSpec, FleetSpec
+from pawl.fleet.upstream import UpstreamSpec
 from pawl.gateway.access.audit_trail import AuditTrail
 from pawl.gateway.access.auth import Doorkeeper, Identities
 from pawl.gateway.access.limits import Meter, periods
@@ -25,6 +28,7 @@ from pawl.gateway.call import Means
 from pawl.gateway.cascade import Grader
 from pawl.gateway.chains import Promise
 from pawl.gateway.cluster_metrics import ClusterMetrics
+from pawl.gateway.loop_metrics import LoopMetrics
 from pawl.gateway.metrics import Metrics, is_cloud_fallback
 from pawl.gateway.recorder import Recorder
 from pawl.gateway.routing.fallback_share import FallbackShare
@@ -91,7 +95,7 @@ class Parts:
         if problems := leaks(fleet, self.client.urls, services or {}):
             raise ConfigError("the fleet's privacy", problems)
         self._spans = spans
-        self.metrics = Metrics()
+        self.metrics = Metrics(_clouds(fleet))
         if cluster is not None:
             self.metrics.also(ClusterMetrics(cluster, lambda: self.client.balanced))
         self.audit = AuditTrail(control)
@@ -114,19 +118,23 @@ class Parts:
             lake, [a.name for a in fleet.agents], {c.name: {a for s in c.steps for a in s.agents} for c in fleet.chains}
         )
         self._fallbacks = {a.name: FallbackShare(fleet.gateway.fallback_alerts) for a in fleet.agents}
+        self._loop = LoopMetrics(control, self.snapshot, lambda: self.watchdog.alarms, home)
+        self.metrics.also(self._loop)
 
     async def record(self, *records: Record) -> None:
         """Journal records, then let everything that counts take them in."""
         await self._recorder.record(*records)
         for record in records:
-            self.metrics.count(record)
             self.watchdog.notice(record)
             if isinstance(record, Interaction):
+                self.metrics.count(record)
                 self._took_place(record)
-            elif record.score is not None and (arm := self.desk.arm_of(record.interaction)):
-                load = self.book.known().get(arm)
-                if load is not None:
-                    load.scored(record.score, time.monotonic())
+                continue
+            arm = self.desk.arm_of(record.interaction)
+            self.metrics.count(record, arm)
+            load = self.book.known().get(arm) if arm else None
+            if load is not None and record.score is not None:
+                load.scored(record.score, time.monotonic())
 
     def _took_place(self, made: Interaction) -> None:
         self.desk.remember(made)
@@ -152,12 +160,13 @@ class Parts:
     def exposition(self) -> bytes:
         """The metrics, as Prometheus reads them."""
         shares = {agent: share.share for agent, share in self._fallbacks.items()}
-        return self.metrics.text(self.snapshot.routes, shares, self.watchdog.alarms, self.book, time.monotonic())
+        return self.metrics.text(self.snapshot.routes, shares, self.book, time.monotonic())
 
     async def start(self) -> None:
         """Open the connections and read what was spent."""
         await self.client.start()
         self.meter.learn(await asyncio.to_thread(self.control.spending, periods(time.time())))
+        self.metrics.start.set(time.time() - psutil.Process().create_time())
 
     def lasting(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What must run as long as the gateway does, by name."""
@@ -166,6 +175,7 @@ class Parts:
             "watchdog": self.watchdog.watch(),
             "journal": self._tidy(),
             "spending": self._settle(),
+            "figures": self._loop.follow(),
             **({"cluster": self.cluster.watch()} if self.cluster else {}),
             **({"traffic": self._follower().follow()} if self._engines else {}),
         }
@@ -214,6 +224,13 @@ class Parts:
 
 
 _NO_LIMITS = LimitsSpec()
+
+
+def _clouds(fleet: FleetSpec) -> dict[str, UpstreamSpec]:
+    """By agent, what prices "all in the cloud": the cloud it names first, else the fleet's first; none without one."""
+    names = [n for n, u in fleet.upstreams.items() if u.kind == "cloud"]
+    own = {a.name: [u for _, u in a.upstreams() if u in names] for a in fleet.agents}
+    return {agent: fleet.upstreams[(mine or names)[0]] for agent, mine in own.items() if mine or names}
 
 
 def _routes_of_services(fleet: FleetSpec) -> dict[str, Route]:

@@ -59,6 +59,7 @@ class Call:
         self._m, self._asked, self._route, self._form, self._send = means, asked, route, form, send
         self._draft: tuple[Choice, Heard, float, dict[str, object]] | None = None
         self.begun = False  # something of an answer has left
+        self.answered = False  # all of it has
 
     @property
     def waits_for(self) -> str | None:
@@ -175,6 +176,7 @@ class Call:
         else:
             name = choice.arm.name.encode("latin-1", "replace")
             await send_json(self._send, 200, self._form.whole(body), [(b"x-pawl-arm", name)])
+        self.answered = True
 
     async def _left(self, choice: Choice, heard: Heard, started: float) -> None:
         """The client is gone. 499, as nginx logs it: broken, by nobody's fault, so it counts for and against no arm."""

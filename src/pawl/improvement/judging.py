@@ -20,6 +20,7 @@ from pawl.improvement.preferring import by_model, recorded_items
 from pawl.improvement.referring import with_token_accuracy
 from pawl.improvement.steps import Lineage, OnProgress, training_of
 from pawl.improvement.workplace import Candidate, Workplace
+from pawl.monitoring.baseline import keep
 from pawl.monitoring.timeline import span
 from pawl.qe.item import Item
 from pawl.qe.task import Task
@@ -77,6 +78,10 @@ def judge(place: Workplace, candidate: Candidate, on_progress: OnProgress) -> tu
     decision = gate(comparison, spec, place.control.rejection(lineage.adapter_sha256))
     candidate.write("comparison", comparison)
     candidate.write("gate", decision)
+    if model is None:  # preferences of a judge are no scores that outcomes could be held against
+        serves = current_route(place.fleet, place.control, agent).champion.name
+        was, found = comparison.champion.score.mean, comparison.challenger.score.mean
+        keep(place.control, agent.name, serves, lineage.adapter_sha256, was=was, found=found)
     release(place, both[1].model)
     return comparison, decision
 

@@ -23,6 +23,7 @@ class Breaker:
         self._until: float | None = None  # while it is not closed: when the next probe may begin
         self._probing: float | None = None
         self.why = ""
+        self.trips = 0  # how often it opened while it was closed
         self.cautious = False  # it opens at half of its limits
 
     def state(self, now: float) -> State:
@@ -98,6 +99,7 @@ class Breaker:
         self._slow += slow
 
     def _open(self, now: float, why: str) -> None:
+        self.trips += self._until is None
         self._until, self._probing, self.why = now + self._spec.open_s, None, why
 
     def _close(self) -> None:
