@@ -28,6 +28,7 @@ from tasks.values import Waited
 FLOW, DEPLOYMENT = "await-approval", "waiting"
 LATE_S = 3600  # the form outlives its request, so that the run ends as held and not as failed
 PATIENCE_S = 90  # until a run that the event should have started is started here
+MOST_TRIES = 3
 LOST = ("FAILED", "CRASHED")
 log = logging.getLogger("pawl.approvals")
 
@@ -112,5 +113,6 @@ def _start_missing(place: Workplace, runs: list[FlowRun]) -> None:
             continue
         # One that a person cancelled is not started again.
         known = [r for r in runs if r.parameters == about and r.created and r.created.timestamp() >= request.asked_at]
-        if all(r.state is not None and r.state.type.value in LOST for r in known):
-            run_deployment(f"{FLOW}/{DEPLOYMENT}", parameters=about, timeout=0)
+        if len(known) < MOST_TRIES and all(r.state is not None and r.state.type.value in LOST for r in known):
+            # A run of its own: a part of another cannot be suspended.
+            run_deployment(f"{FLOW}/{DEPLOYMENT}", parameters=about, timeout=0, as_subflow=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ import psutil
 from infra.demo import prefect_server
 from infra.demo.servers import Server
 from pawl.settings import Settings
+
+PATIENCE_S = 90  # on SQLite the server holds questions back while it writes
 
 
 class Orchestration:
@@ -41,12 +44,21 @@ class Orchestration:
         psutil.wait_procs(family, 10)
         server.record.unlink()
 
-    def ask(self, path: str, body: dict[str, Any]) -> Any:
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Asked again where the server is busy with its database, as Prefect's own client does."""
+        data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
-            self.settings.prefect_api_url + path, json.dumps(body).encode(), {"content-type": "application/json"}
+            self.settings.prefect_api_url + path, data, {"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as e:
+                if e.code != 503 or time.monotonic() > end:
+                    raise
+                time.sleep(1)
 
     def runs(self, flow: str, deployment: str = "") -> list[dict[str, Any]]:
         found = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
@@ -55,8 +67,7 @@ class Orchestration:
         return list(self.ask("/flow_runs/filter", found))
 
     def run(self, run_id: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.settings.prefect_api_url}/flow_runs/{run_id}", timeout=30) as answer:
-            return dict(json.load(answer))
+        return dict(self.ask(f"/flow_runs/{run_id}"))
 
     def resume(self, run_id: str, run_input: dict[str, Any] | None) -> str:
         return str(self.ask(f"/flow_runs/{run_id}/resume", {"run_input": run_input})["status"])

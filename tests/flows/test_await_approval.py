@@ -3,12 +3,11 @@ invalid code asks again, a good one opens the rollout. On a real Prefect server 
 
 from __future__ import annotations
 
-import json
 import os
 import time
-import urllib.request
 from typing import Any
 
+import msgspec
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
@@ -53,15 +52,12 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
         )
 
     # The event that promotion sent starts it.
-    run = within(60, lambda: waiting(request.version, 1))
+    run = within(120, lambda: waiting(request.version, 1))
     assert run["parameters"]["evidence"] == request.evidence
     assert run["name"] == f"approval of {AGENT} version {request.version}"
     within(20, lambda: not prefect.processes())
-    with urllib.request.urlopen(
-        f"{place.settings.prefect_api_url}/flow_runs/{run['id']}/input/suspended-answer-1-description"
-    ) as answer:
-        told = json.load(answer)
-    assert f"pawl approve {AGENT} {request.version} --code" in told and request.evidence in told
+    form1 = prefect.ask(f"/flow_runs/{run['id']}/input/suspended-answer-1-description")
+    assert f"pawl approve {AGENT} {request.version} --code" in form1 and request.evidence in form1
 
     # Server and worker die while it waits, and come back.
     prefect.kill(prefect.server)
@@ -74,38 +70,56 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
     assert prefect.resume(run["id"], None) == "REJECT"
     assert prefect.resume(run["id"], {"code": "yes"}) == "REJECT"
     assert prefect.resume(run["id"], {"code": "pawl1.looks-like-one.but-is-none"}) == "ACCEPT"
-    again = within(60, lambda: waiting(request.version, 2))
+    again = within(120, lambda: waiting(request.version, 2))
     assert again["id"] == run["id"]
     assert place.control.approvals(AGENT, request.version) == []
-    with urllib.request.urlopen(
-        f"{place.settings.prefect_api_url}/flow_runs/{run['id']}/input/suspended-answer-2-description"
-    ) as answer:
-        assert "refused: this code was altered" in json.load(answer)
+    form2 = prefect.ask(f"/flow_runs/{run['id']}/input/suspended-answer-2-description")
+    assert "refused: this code was altered" in form2
 
     now = time.time()
     code = approvals.code_for(place.control, request, key(place, "approver"), expires=now + 600, now=now)  # type: ignore[arg-type]
     assert prefect.resume(run["id"], {"code": code}) == "ACCEPT"
     began = time.monotonic()
-    done = within(60, lambda: (r := prefect.run(run["id"]))["state"]["type"] == "COMPLETED" and r)
+    done = within(120, lambda: (r := prefect.run(run["id"]))["state"]["type"] == "COMPLETED" and r)
     assert done["parameters"] == run["parameters"]
     (given,) = place.control.approvals(AGENT, request.version)
     assert (given.via, given.by, given.evidence) == ("prefect", "a approver", request.evidence)
     # The answer starts `roll_out`, which opens the rollout: nobody waits for the minute's run.
-    opened = within(90, lambda: place.control.open_rollout(AGENT))
+    opened = within(120, lambda: place.control.open_rollout(AGENT))
     print(f"from the code to the open rollout: {time.monotonic() - began:.1f} s")
     assert opened.version == request.version and opened.stage == "shadow"
     started = [r for r in prefect.runs("roll-out", "when-answered") if r["parameters"] == {"agent": AGENT}]
     assert started, "the event started it"
 
+    def tick() -> str:
+        run_id = prefect_server.start_run(place.settings, "roll-out/when-answered", {"agent": AGENT})
+        prefect_server.wait_run(place.settings, run_id, 120)
+        return run_id
+
     # Another request that is answered elsewhere: its run ends without a code, and says how.
     other = registered(place, os.urandom(3))
-    second = within(60, lambda: waiting(other.version, 1))
+    second = within(120, lambda: waiting(other.version, 1))
     approvals.reject_by_key(place.control, other, key(place, "approver"), reason="worse", now=time.time())  # type: ignore[arg-type]
-    tick = prefect_server.start_run(place.settings, "roll-out/when-answered", {"agent": AGENT})
-    prefect_server.wait_run(place.settings, tick, 120)
+    tick()
     ended = prefect.run(second["id"])["state"]
     assert (ended["type"], ended["name"]) == ("COMPLETED", "Rejected") and "worse" in ended["message"]
     assert place.control.verify_audit() is None
+
+    # One whose event was lost gets its run all the same; nobody answers, and it ends as held.
+    lost = msgspec.structs.replace(other, version="77", adapter_sha256="9" * 64, asked_at=time.time() - 200)
+    place.control.ask(lost)
+    tick()
+    third = within(120, lambda: waiting("77", 1))
+    late = msgspec.structs.replace(lost, expires=time.time())
+    place.control.amend_request(lost, late)
+    ticked = tick()
+    ended = prefect.run(third["id"])["state"]
+    assert (ended["type"], ended["name"]) == ("COMPLETED", "Held")
+    closed = place.control.request(AGENT, "77")
+    assert closed is not None and closed.closed_as == "held"
+    assert [r["state"]["name"] for r in prefect.runs("await-approval") if r["parameters"]["version"] == "77"] == [
+        "Held"
+    ]
 
     # Who started a run: nobody knows of one that was asked for in Prefect; the schedule; or a key's owner.
     (scheduled, *_) = prefect.runs("roll-out", "every-minute")
@@ -114,7 +128,7 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
     asked = CliRunner().invoke(app, ["improve", AGENT, "--days", "7"], catch_exceptions=False).output.strip()
     assert 6 < (time.time() - prefect.run(asked)["parameters"]["since"]) / 86400 < 8
     found = []
-    for run_id in (tick, scheduled["id"], asked):
+    for run_id in (ticked, scheduled["id"], asked):
         monkeypatch.setenv("PREFECT__FLOW_RUN_ID", run_id)
         with temporary_settings({PREFECT_API_URL: place.settings.prefect_api_url}):
             found.append(starter(place))

@@ -22,6 +22,7 @@ from pawl.improvement import approving, attending, promotion, rolling
 from pawl.improvement.workplace import Candidate
 from pawl.registry import approvals
 from pawl.registry.memory_registry import MemoryRegistry
+from pawl.registry.pasted import take_code
 from pawl.rollout.route import Arm, Route
 from pawl.rollout.state import Rollout
 from pawl.settings import Settings
@@ -265,6 +266,34 @@ def test_a_code_with_a_no_in_the_tag(place: Place) -> None:
     answer = place.registry.version(AGENT, made.version).tags["approval_answer"]
     assert answer.startswith("accepted: rejected by a approver") and answer.endswith(f"(code ending {code[-8:]})")
     assert place.control.rejection(request.adapter_sha256) == "a approver: no"
+
+
+def test_a_code_that_the_gateway_took_is_answered_by_the_next_look(place: Place, listener: Listener) -> None:
+    made, now = registered(place), time.time()
+    request = place.control.request(AGENT, made.version)
+    assert request is not None
+    codes = [
+        approvals.code_for(
+            place.control, request, place.control.create_key("approver", who)[0], expires=now + 60, now=now
+        )
+        for who in ("ann", "bo")
+    ]
+    for code in codes:
+        place.registry.tag(AGENT, made.version, "approval_code", code)
+        assert take_code(place.control, request, code, now, "mlflow").fresh, "the webhook was quicker"
+        found = approving.ready(place, now)
+        answer = place.registry.version(AGENT, made.version).tags["approval_answer"]
+        assert answer.startswith("accepted: approved by ") and code[-8:] in answer
+    assert found is not None and found.version == made.version
+    assert [a.by for a in place.control.approvals(AGENT, made.version)] == ["ann", "bo"]
+    assert "approval code refused" not in audited(place)
+    assert listener.names == ["pawl.approval.asked"], "the gateway told of both, this look of none"
+    # What is refused is refused again at each look, and told once.
+    for _ in range(2):
+        place.registry.tag(AGENT, made.version, "approval_answer", "")
+        place.registry.tag(AGENT, made.version, "approval_code", "yes, do it")
+        approving.read_tag(place, request, now)
+    assert audited(place).count("approval code refused") == 1 == listener.names.count("pawl.approval.refused")
 
 
 def test_the_commands_tell_what_waits(place: Place, monkeypatch: pytest.MonkeyPatch, listener: Listener) -> None:
