@@ -1,0 +1,1 @@
+"""Grafana's dashboards as code: `python -m infra.grafana` writes infra/grafana/dashboards/*.json anew."""
