@@ -140,6 +140,17 @@ def test_prometheus_asks_as_its_own_configuration_does() -> None:
         assert (PLACE.parent / "prometheus" / rules).exists()
 
 
+def test_grafana_finds_its_dashboards_and_they_their_source(services: dict[str, Service]) -> None:
+    grafana = PLACE.parent / "grafana"
+    (own,) = yaml.safe_load((grafana / "provisioning" / "datasources" / "prometheus.yml").read_text())["datasources"]
+    (here,) = yaml.safe_load((PLACE / "grafana-source.yaml").read_text())["datasources"]
+    assert here["uid"] == own["uid"] and here["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load((grafana / "provisioning" / "dashboards" / "pawl.yml").read_text())["providers"]
+    assert provider["options"]["path"] == "$PAWL_DASHBOARDS"
+    given = services["grafana"]["environment"]["PAWL_DASHBOARDS"]
+    assert f"../grafana/dashboards:{given}:ro" in services["grafana"]["volumes"]
+
+
 @pytest.fixture
 def environment() -> Iterator[None]:
     before = dict(os.environ)
