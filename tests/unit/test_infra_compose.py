@@ -136,6 +136,9 @@ def test_prometheus_asks_as_its_own_configuration_does() -> None:
     here = yaml.safe_load((PLACE / "prometheus.yml").read_text())
     assert [j["job_name"] for j in here["scrape_configs"]] == [j["job_name"] for j in own["scrape_configs"]]
     assert here["rule_files"] == own["rule_files"] and here["global"] == own["global"]
+    for mine, theirs in zip(here["scrape_configs"], own["scrape_configs"], strict=True):
+        renamed = theirs.get("metric_relabel_configs", [])
+        assert all(rule in mine.get("metric_relabel_configs", []) for rule in renamed)
     for rules in here["rule_files"]:
         assert (PLACE.parent / "prometheus" / rules).exists()
 

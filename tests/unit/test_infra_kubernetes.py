@@ -265,7 +265,9 @@ def test_the_queue_that_vllm_tells_is_the_one_that_scales_it(
     values = yaml.safe_load((kubernetes / "components" / "queue-autoscaling" / "prometheus-adapter.yaml").read_text())
     (rule,) = values["rules"]["custom"]
     assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
-    assert re.match(rule["name"]["matches"], "vllm:num_requests_waiting")
+    for name in ("vllm:num_requests_waiting", "vllm_num_requests_waiting"):
+        assert re.match(rule["name"]["matches"], name)
+        assert re.fullmatch(re.findall(r'__name__=~"([^"]+)"', rule["seriesQuery"])[0], name)
 
 
 def test_every_secret_of_the_pods_comes_from_the_store(rendered: dict[str, list[Manifest]]) -> None:
