@@ -178,6 +178,8 @@ def test_a_better_challenger_is_promoted_with_all_that_an_approver_reads(serve: 
     assert comparison.suite is not None and comparison.suite.left_out == 1, "a source it was trained on proves nothing"
     assert len(comparison.suite.challenger) == 6 and "regression suite" in " ".join(told_of)
     assert made.read("comparison", Comparison).digest() == comparison.digest()
+    _, kept = place.control.pointer(f"quality:{place.agent_name}:sha256:{made.read('lineage', Lineage).adapter_sha256}")
+    assert float(kept) == pytest.approx(comparison.challenger.score.mean, abs=1e-6), "the alert's baseline"
     asked = len(models.asked)
     again, _ = judge(place, made, lambda *_: None)
     assert again.digest() == comparison.digest() and len(models.asked) == asked, "answers are kept"
