@@ -12,7 +12,6 @@ from benchmarks.cluster import measure
 from benchmarks.cluster_scene import Scene
 from pawl.training.base_model_transformers import prepare_base
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 NEEDED_GB = 9.0
 
 
