@@ -178,9 +178,13 @@ def online(seed: int = 3) -> tuple[OnlinePoint, ...]:
         share = min(1.0, (n // 35) * 0.25)
         new = rng.random() < max(share, 0.12)
         score = min(1.0, max(0.0, rng.gauss(0.6 if new else 0.4, 0.2)))
-        e = 0.9 ** (n % 35) * 1.6
-        points.append(OnlinePoint(at=START + 2 * n, arm="challenger" if new else "champion", score=score, e_value=e))
+        points.append(OnlinePoint(at=START + 2 * n, arm="challenger" if new else "champion", score=score))
     return tuple(points)
+
+
+def harm() -> tuple[tuple[float, float], ...]:
+    """The evidence of harm after each of them."""
+    return tuple((START + 2 * n, 0.9 ** (n % 35) * 1.6) for n in range(210))
 
 
 def interactions(count: int = 300) -> list[Interaction]:
@@ -302,6 +306,7 @@ def at_the_end(text: str = "") -> LoopReport:
         ),
         rollout=rollout(),
         online=online(),
+        harm=harm(),
         economics=summarise(interactions(), name="cloud", upstream=CLOUD),
         distance=Distance(
             upstream="cloud",

@@ -84,6 +84,19 @@ def test_pause_advance_resume_abort(place: Place, run: Run) -> None:
     assert place.control.verify_audit() is None
 
 
+def test_a_rollout_is_drawn_with_its_stages_and_its_limit(place: Place, run: Run, tmp_path: Path) -> None:
+    assert "has no such rollout" in run("rollout", "plot", AGENT, "--out", str(tmp_path / "x.svg"))[1]
+    made = registered(place)
+    approved(place, made.version)
+    traffic(place, "shadow", {"champion": 0.9, "challenger": 0.0})
+    rolling.advance(place, time.time() + 10)
+    assert now(place).stage == "rolled_back"
+    code, said = run("rollout", "plot", AGENT, "--out", str(tmp_path / "x.svg"))
+    assert code == 0, said
+    drawn = (tmp_path / "x.svg").read_text()
+    assert drawn.startswith("<svg") and "rolls back at 20" in drawn and "evidence of harm" in drawn
+
+
 def test_nobody_advances_past_proof_of_harm_or_without_a_reason(place: Place, run: Run) -> None:
     made = registered(place)
     approved(place, made.version)

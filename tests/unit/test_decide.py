@@ -13,7 +13,7 @@ from scipy.stats import fisher_exact
 
 from pawl.fleet.spec import RolloutSpec
 from pawl.lake.records import Feedback, Interaction
-from pawl.rollout.decide import decide
+from pawl.rollout.decide import decide, evidence_path
 from pawl.rollout.differences import scores
 from pawl.rollout.evidence import Evidence, gather
 from pawl.rollout.exact import different, more_often
@@ -259,6 +259,16 @@ def test_an_override_past_shadow_works_alike() -> None:
         t.arrives(0.5, 0.6)
         t.step()
     assert [h.stage_to for h in t.rollout.history] == ["50", "80", "100", "watch", "done"]
+
+
+def test_the_path_of_evidence_ends_at_what_decides() -> None:
+    t = Traffic(at_stage("50"))
+    while t.decision().action != "rollback":
+        t.answered(OLD, 1.0)
+        t.answered(NEW, 0.0)
+    path = evidence_path(t.rollout, t.evidence())
+    assert [at for at, _ in path] == sorted(at for at, _ in path) and path[-1][0] == t.now
+    assert max(e for _, e in path) == pytest.approx(t.decision().e_value) and path[-1][1] >= 20 > path[-2][1]
 
 
 def test_harm_seen_once_is_not_forgotten() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pawl import bootstrap
 from pawl.commands.acting_key import acting_key
+from pawl.errors import NotAllowed
 from pawl.rollout.state import Rollout
 from pawl.settings import Settings
 
@@ -32,6 +34,24 @@ def rollout_status(agent: Agent) -> None:
         for t in rollout.history:
             at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(t.at))
             typer.echo(f"  {at}  {t.stage_from} -> {t.stage_to}  by {t.by}: {t.decision.reason}")
+
+
+@app.command("plot")
+def rollout_plot(
+    agent: Agent,
+    out: Annotated[Path, typer.Option(help="an SVG file")] = Path("rollout.svg"),
+    rollout_id: Annotated[str, typer.Option("--id", help="default: the latest; `pawl rollout status` lists them")] = "",
+) -> None:
+    """Draw a rollout through its stages: the scores of both arms, and the evidence of harm with its limit."""
+    from pawl.improvement import publish
+    from pawl.improvement.workplace import Workplace
+
+    place = Workplace(Settings(), agent)
+    found = [r for r in place.control.rollouts(agent) if not r.restores and rollout_id in ("", r.id)]
+    if not found:
+        raise NotAllowed(f"{agent} has no such rollout; see `pawl rollout status {agent}`")
+    out.write_text(publish.rollout_plot(place, found[0]))
+    typer.echo(f"{found[0].id}: {out}")
 
 
 @app.command("force")

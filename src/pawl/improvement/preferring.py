@@ -80,9 +80,7 @@ def by_model(
         raise NotAllowed(f"the judge could cost {cost:.2f} USD, evaluation.judge.most_usd allows {spec.most_usd:.2f}")
     said = _asked(_judge(who, spec), texts, on_progress)
     scored = [_scores(a, b, p) for (_, a, b), p in zip(pairs, said[: len(pairs)], strict=True)]
-    shared = card(
-        who.name, known, said[len(pairs) :], agent.evaluation.alpha, spec.min_agreement, LEAST_PAIRS
-    )
+    shared = card(who.name, known, said[len(pairs) :], agent.evaluation.alpha, spec.min_agreement, LEAST_PAIRS)
     return [a for a, _ in scored], [b for _, b in scored], shared
 
 

@@ -103,6 +103,7 @@ def _data(place: Workplace, candidate: Candidate, version: Version | None, rollo
         approval=approvals[-1] if approvals else None,
         rollout=rollout,
         online=_online(rollout, seen, scores) if rollout else (),
+        harm=_harm(rollout, seen, said) if rollout else (),
         economics=_economics(place, cloud, seen) if cloud else None,
         distance=_distance(place, cloud, seen, scores) if cloud else None,
         weeks=_weeks(place),
@@ -131,6 +132,24 @@ def _online(rollout: Rollout, seen: list[Interaction], scores: dict[str, float])
         elif i.arm == rollout.champion.name and i.role == "answer":
             points.append(OnlinePoint(at=i.at, arm="champion", score=scores[i.id]))
     return tuple(points)
+
+
+def _harm(rollout: Rollout, seen: list[Interaction], said: list[Feedback]) -> tuple[tuple[float, float], ...]:
+    from pawl.rollout.decide import evidence_path
+    from pawl.rollout.evidence import gather
+
+    return tuple(evidence_path(rollout, gather(rollout, seen, said)))
+
+
+def rollout_plot(place: Workplace, rollout: Rollout) -> str:
+    """One rollout through its stages, as SVG: scores of both arms, and the evidence of harm."""
+    from pawl.monitoring import plots_matplotlib as plot
+
+    seen = place.lake.interactions(rollout.agent, since=rollout.opened_at, until=None)
+    said = place.lake.feedback(rollout.agent, since=rollout.opened_at, until=None)
+    online = _online(rollout, seen, _scores(said))
+    draw = plot.rollout_timeline(rollout, online, _harm(rollout, seen, said))
+    return plot.svg(draw, width=10, height=4.2, background="white")
 
 
 def _distance(place: Workplace, cloud: str, seen: list[Interaction], scores: dict[str, float]) -> Distance | None:

@@ -42,7 +42,6 @@ class OnlinePoint(msgspec.Struct, frozen=True, kw_only=True):
     at: float  # epoch seconds
     arm: Literal["champion", "challenger"]
     score: float  # 0..1
-    e_value: float | None = None  # of the rollout, after this session
 
 
 class Distance(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +110,7 @@ class LoopReport(msgspec.Struct, frozen=True, kw_only=True):
     approval: Approval | None = None
     rollout: Rollout | None = None
     online: tuple[OnlinePoint, ...] = ()
+    harm: tuple[tuple[float, float], ...] = ()  # (epoch seconds, evidence of harm) through the rollout
     economics: Economics | None = None
     distance: Distance | None = None
     weeks: tuple[Week, ...] = ()

@@ -175,7 +175,7 @@ def _plots(d: LoopReport) -> dict[str, Picture]:
         out |= pictures(d.comparison)
     if (r := d.rollout) is not None:
         alt = f"Scores of sessions and evidence of harm through the stages; the rollout stands at {r.stage}."
-        out["rollout"] = plot.picture(plot.rollout_timeline(r, d.online), alt, width=10, height=4.2)
+        out["rollout"] = plot.picture(plot.rollout_timeline(r, d.online, d.harm), alt, width=10, height=4.2)
     if (e := d.economics) is not None and len(e.points) > 1:
         alt = f"Paid {_money(e.spent_usd)} for answers; all in the cloud {_money(e.all_cloud_usd)}."
         out["cost"] = plot.picture(plot.cost(e.points), alt, width=5.2, height=2.5)

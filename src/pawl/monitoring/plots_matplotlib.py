@@ -47,7 +47,17 @@ def picture(draw: Draw, alt: str, *, width: float = 7.0, height: float = 2.6) ->
     return Picture(_uri(draw, LIGHT, width, height), _uri(draw, DARK, width, height), alt)
 
 
+def svg(draw: Draw, *, width: float = 7.0, height: float = 2.6, background: str = "none") -> str:
+    """A figure (inches) for a light page, as a file of its own."""
+    return _svg(draw, LIGHT, width, height, background)
+
+
 def _uri(draw: Draw, theme: Theme, width: float, height: float) -> str:
+    made = _svg(draw, theme, width, height, "none")
+    return "data:image/svg+xml;base64," + base64.b64encode(made.encode()).decode()
+
+
+def _svg(draw: Draw, theme: Theme, width: float, height: float, background: str) -> str:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -79,10 +89,12 @@ def _uri(draw: Draw, theme: Theme, width: float, height: float) -> str:
         FigureCanvasAgg(figure)
         draw(figure, theme)
         out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(
+            out, format="svg", transparent=background == "none", facecolor=background, metadata={"Date": None}
+        )
     # The prologue and the metadata name outside addresses, which nothing here needs.
-    svg = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.strip().encode()).decode()
+    made = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
+    return made.strip()
 
 
 def finite(interval: Interval) -> bool:
@@ -146,7 +158,7 @@ def paired(comparison: Comparison) -> Draw:
     return draw
 
 
-def rollout_timeline(rollout: Rollout, online: Sequence[OnlinePoint]) -> Draw:
+def rollout_timeline(rollout: Rollout, online: Sequence[OnlinePoint], harm: Sequence[tuple[float, float]] = ()) -> Draw:
     """Stage bands with scored sessions above; below, the e-value against its limit, on a log scale."""
     end = max([rollout.stage_since, *(t.at for t in rollout.history), *(p.at for p in online)])
     unit, name = time_unit(end - rollout.opened_at)
@@ -179,8 +191,8 @@ def rollout_timeline(rollout: Rollout, online: Sequence[OnlinePoint]) -> Draw:
         if online:
             top.legend(loc="lower right", ncols=2)
         limit = 1 / rollout.spec.alpha
-        known = [(t.at, t.decision.e_value) for t in rollout.history]
-        known += [(p.at, p.e_value) for p in online if p.e_value is not None]
+        # Moves keep the largest so far, the path says how it got there.
+        known = list(harm) or [(t.at, t.decision.e_value) for t in rollout.history]
         values = [(x(a), min(max(e, 1e-3), 1e6)) for a, e in sorted(known) if not math.isnan(e)]
         low.plot([v[0] for v in values], [v[1] for v in values], color=theme.ink, lw=1.3, marker=".", ms=3)
         low.axhline(limit, color=theme.bad, lw=1.2, ls=(0, (4, 3)), label=f"rolls back at {limit:g}")

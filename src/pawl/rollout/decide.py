@@ -14,7 +14,7 @@ from pawl.fleet.rollout import RolloutSpec
 from pawl.rollout.bands import band, ratio_bound
 from pawl.rollout.evidence import ALONE, REFERENCE_SHARE, Evidence
 from pawl.rollout.guardrails import ERROR_SHARE, FLOOR_SHARE, Found, broken
-from pawl.rollout.sequential import confidence_sequence, harm
+from pawl.rollout.sequential import confidence_sequence, harm, harm_path
 from pawl.rollout.state import TERMINAL, Decision, Rollout, order
 
 # At this share of 1/alpha (an e-value of 2 at alpha = 0.05) the evidence leans too far against the challenger for it
@@ -26,6 +26,14 @@ CAUTION = 0.1
 def quality_share(spec: RolloutSpec) -> float:
     """The comparison's share of the rollout's alpha."""
     return 1.0 - REFERENCE_SHARE - ERROR_SHARE - (FLOOR_SHARE if spec.min_quality is not None else 0.0)
+
+
+def evidence_path(rollout: Rollout, evidence: Evidence) -> list[tuple[float, float]]:
+    """(epoch seconds, e-value against "the challenger is not worse") after each comparison: what step 1 of `decide`
+    compares with 1/alpha."""
+    share = quality_share(rollout.spec)
+    values = harm_path([mine - theirs for mine, theirs in evidence.increments])
+    return [(at, share * e) for at, e in zip(evidence.moments, values, strict=True)]
 
 
 def decide(rollout: Rollout, evidence: Evidence, now: float) -> Decision:

@@ -47,6 +47,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: int = 0  # differences made in the present stage
     compared: tuple[Both, ...] = ()  # (challenger, champion) over the whole rollout, as they became known
     increments: tuple[Both, ...] = ()  # the same with the sessions at 100 and in watch beside `reference`
+    moments: tuple[float, ...] = ()  # epoch seconds at which each of the increments became known
     reference: float | None = None  # lower bound of the champion's mean; None before 100, or without its scores
     failures: tuple[bool, ...] = ()  # the challenger's calls over the whole rollout, in order
     scores: tuple[float, ...] = ()  # of the challenger's sessions over the whole rollout, as they became known
@@ -89,6 +90,7 @@ def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iter
         reference = lower_bound([u.score for u in theirs], REFERENCE_SHARE * rollout.spec.alpha)
     against = [] if reference is None else [Difference(u.known_at, u.stage, u.score, reference) for u in alone]
 
+    in_order = sorted([*made, *against])
     now = rollout.stage
     frontier = max((i.at for i in (*champion, *calls) if i.id in known and i.stage == now), default=-math.inf)
     return Evidence(
@@ -101,7 +103,8 @@ def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iter
         ),
         comparisons=sum(d.stage == now for d in made),
         compared=tuple((d.mine, d.theirs) for d in made),
-        increments=tuple((d.mine, d.theirs) for d in sorted([*made, *against])),
+        increments=tuple((d.mine, d.theirs) for d in in_order),
+        moments=tuple(d.known_at for d in in_order),
         reference=reference,
         failures=tuple(failed(i) for i in calls),
         scores=tuple(u.score for u in mine),
