@@ -179,6 +179,12 @@ def rollout_timeline(rollout: Rollout, online: Sequence[OnlinePoint], harm: Sequ
                 label = f"{stage} %" if stage.isdigit() else stage.replace("_", " ")
                 top.text((x(at) + x(until)) / 2, 108, label, ha="center", va="bottom", fontsize=9, color=theme.muted)
             at, shade = until, not shade
+        for t in rollout.history:  # what happened within a stage: held, halved, resumed
+            if t.stage_from == t.stage_to:
+                for ax in (top, low):
+                    ax.axvline(x(t.at), color=theme.muted, lw=1, ls=(0, (1, 2)))
+                said = {"wait": "resumed", "hold": "held", "halve": "halved"}.get(t.decision.action, t.decision.action)
+                top.text(x(t.at), 102, said, ha="center", va="top", fontsize=8, color=theme.ink)
         for arm, paint, mark in (("champion", theme.champion, "o"), ("challenger", theme.challenger, "D")):
             mine = sorted((p for p in online if p.arm == arm), key=lambda p: p.at)
             if mine:
@@ -197,7 +203,7 @@ def rollout_timeline(rollout: Rollout, online: Sequence[OnlinePoint], harm: Sequ
         low.plot([v[0] for v in values], [v[1] for v in values], color=theme.ink, lw=1.3, marker=".", ms=3)
         low.axhline(limit, color=theme.bad, lw=1.2, ls=(0, (4, 3)), label=f"rolls back at {limit:g}")
         low.set_yscale("log")
-        low.set_ylim(min([0.1, *(v[1] for v in values)]) / 1.5, max([limit, *(v[1] for v in values)]) * 4)
+        low.set_ylim(min([0.1, *(v[1] for v in values)]) / 1.5, max([limit, *(v[1] for v in values)]) * 15)
         low.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
         low.minorticks_off()
         low.set_ylabel("evidence of harm")
