@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few of the runs")
     parser.add_argument("--json", action="store_true", help="one claim a line")
     args = parser.parse_args()
-    runs = {"false": 60, "stop": 12, "beside": 20} if args.quick else {"false": 1000, "stop": 200, "beside": 200}
+    runs = {"false": 60, "stop": 8, "beside": 10} if args.quick else {"false": 1000, "stop": 200, "beside": 200}
     began = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
     with ProcessPoolExecutor() as pool, Progress(*columns, console=Console(stderr=True)) as bars:
