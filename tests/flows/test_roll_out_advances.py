@@ -79,7 +79,8 @@ def test_a_stage_goes_on_by_an_event(place: Workplace, prefect: Orchestration, g
     every = time.monotonic() - decided
     # Told, not held: a machine that does something else meanwhile takes longer (docs/benchmarks/rollout.md).
     print(f"from the deciding feedback to 50 %: {moved:.1f} s, on both gateways: {every:.1f} s")
-    run = next(r for r in prefect.runs("roll-out", "when-answered") if r["parameters"] == {"agent": AGENT})
-    assert run["state"]["type"] in ("RUNNING", "COMPLETED"), "a run that people can see made the move"
+    # Both gateways tell of it; one of the runs made the move.
+    runs = [r for r in prefect.runs("roll-out", "when-answered") if r["parameters"] == {"agent": AGENT}]
+    assert any(r["state"]["type"] in ("RUNNING", "COMPLETED") for r in runs), "a run that people can see made the move"
     (move,) = place.control.rollouts(AGENT)[0].history
     assert (move.by, move.stage_from, move.stage_to) == ("roll_out", "20", "50")
