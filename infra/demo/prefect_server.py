@@ -151,9 +151,17 @@ def _get(settings: Settings, path: str, patience_s: float = 60) -> Any:
             time.sleep(1)
 
 
-def _post(settings: Settings, path: str, body: dict[str, Any]) -> Any:
+def _post(settings: Settings, path: str, body: Any, patience_s: float = 60) -> Any:
+    """Write to the API. One that is too busy to take it (503: nothing was done) is asked again for a while."""
+    end = time.monotonic() + patience_s
     request = urllib.request.Request(  # noqa: S310 - loopback
         settings.prefect_api_url + path, json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
-        return json.load(answer)
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
+                return json.load(answer)
+        except urllib.error.HTTPError as e:
+            if e.code != 503 or time.monotonic() > end:
+                raise
+            time.sleep(1)

@@ -27,6 +27,12 @@ def test_those_that_fail_more_than_all_together_come_first() -> None:
     assert failing([]) == ()
 
 
+def test_where_all_fail_alike_all_are_failing() -> None:
+    for asked in range(1, 60):
+        for failed in range(1, asked + 1):
+            assert len(failing([focus("a", asked, failed), focus("b", 3 * asked, 3 * failed)])) == 2
+
+
 def test_one_wrong_answer_of_two_is_not_taken_for_half() -> None:
     found = failing([focus("rare", 2, 1), focus("range", 40, 18), focus("type", 60, 12)])
     assert [c.name for c in found] == ["range", "rare"]

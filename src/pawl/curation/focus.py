@@ -39,7 +39,9 @@ def failing(classes: Iterable[Focus]) -> tuple[Focus, ...]:
     """
     known = [c for c in classes if c.name and c.asked]
     overall = _overall(known)
-    found = [c for c in known if c.failed and _rate(c, overall) >= overall]
+    asked, failed = sum(c.asked for c in known), sum(c.failed for c in known)
+    # In whole numbers: where all fail alike, a rate that is rounded could lie below that of all.
+    found = [c for c in known if c.failed and c.failed * asked >= failed * c.asked]
     return tuple(sorted(found, key=lambda c: (-_rate(c, overall), c.name)))
 
 
