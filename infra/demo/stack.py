@@ -12,7 +12,6 @@ from rich.console import Console
 
 from infra.demo import prefect_server
 from infra.demo.servers import PYTHON, Server, demand_machine
-from pawl import bootstrap
 from pawl.commands.registry import webhook_encryption_key
 from pawl.errors import ModelFileError
 from pawl.gateway.api.control import secret_of
@@ -20,8 +19,6 @@ from pawl.improvement.workplace import Workplace
 from pawl.monitoring import timeline
 from pawl.registry import mlflow_webhooks
 from pawl.settings import Settings
-
-MOST_SIDE_BY_SIDE = 8
 
 
 class Stack:
@@ -110,9 +107,8 @@ class Stack:
         worker.wait()
 
     def _start_vllm(self) -> None:
-        from pawl.serving import vllm_process
+        from pawl.serving import start_vllm, vllm_process
 
-        base = bootstrap.fleet(self.settings).base_model
         with timeline.span(self.place.timeline, "model", "start vLLM"):
             # In a process of its own: what it needs of memory is given back.
             done = subprocess.run([PYTHON, "-m", "pawl.cli", "base"], capture_output=True, text=True)
@@ -120,17 +116,7 @@ class Stack:
                 raise ModelFileError(done.stderr.strip()[-1500:])
             folder = Path(done.stdout.strip().splitlines()[-1])
             s = self.settings
-            command = vllm_process.command(
-                base_dir=folder,
-                served_name=base.served_name,
-                host=s.host,
-                port=s.vllm_port,
-                max_model_len=base.max_model_len,
-                max_lora_rank=max(a.training.greatest_rank for a in self.place.fleet.agents),
-                # Adapters of one batch: every agent's champion, and the challenger of one.
-                max_loras=min(MOST_SIDE_BY_SIDE, 1 + len(self.place.fleet.agents)),
-                max_cpu_loras=s.vllm_cpu_loras,
-            )
+            command = start_vllm.line(self.place.fleet, folder, s.host, s.vllm_port, cpu_loras=s.vllm_cpu_loras)
             env = vllm_process.environment()
             server = Server("vllm", command, f"{s.vllm_url}/health", s.home, s.vllm_port, env, ready_s=400)
             server.start()

@@ -22,9 +22,18 @@ from pawl.training.adapter_check import base_at_hand
 _SIDE_BY_SIDE = 8  # adapters in one batch; each takes memory for its slot whether it is used or not
 
 
-def line(fleet: FleetSpec, base_dir: Path, host: str, port: int, more: Sequence[str] = ()) -> list[str]:
+def line(
+    fleet: FleetSpec,
+    base_dir: Path,
+    host: str,
+    port: int,
+    more: Sequence[str] = (),
+    *,
+    cpu_loras: int = vllm_process.MAX_CPU_LORAS,
+) -> list[str]:
     """The command of a replica that can serve every agent of the fleet (pure): its ranks, and a slot in a batch for
-    each agent's champion and one challenger. `more` comes last, so it wins over what is said here."""
+    each agent's champion and one challenger. `cpu_loras`: adapters that it keeps. `more` comes last, so it wins over
+    what is said here."""
     base = fleet.base_model
     return [
         *vllm_process.command(
@@ -35,6 +44,7 @@ def line(fleet: FleetSpec, base_dir: Path, host: str, port: int, more: Sequence[
             max_model_len=base.max_model_len,
             max_lora_rank=max(agent.training.greatest_rank for agent in fleet.agents),
             max_loras=min(_SIDE_BY_SIDE, 1 + len(fleet.agents)),
+            max_cpu_loras=cpu_loras,
         ),
         *more,
     ]
@@ -54,7 +64,7 @@ def main() -> None:
             raise ModelFileError(f"{fleet.base_model.source} is not under {settings.models_dir}: run `pawl base` first")
     except PawlError as e:
         sys.exit(f"pawl.serving.start_vllm: {e}")
-    command = line(fleet, base_dir, options.host, options.port, more)
+    command = line(fleet, base_dir, options.host, options.port, more, cpu_loras=settings.vllm_cpu_loras)
     os.execve(command[0], command, {**os.environ, **vllm_process.environment()})  # noqa: S606 - our own command
 
 
