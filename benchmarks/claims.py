@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 Value = float | dict[str, float]
@@ -73,6 +74,15 @@ def quantile(values: Sequence[int], q: float) -> float:
     """The smallest value that at least the share `q` of the values does not exceed."""
     ranked = sorted(values)
     return ranked[max(0, -int(-q * len(ranked) // 1) - 1)]
+
+
+def tell(claims: Sequence[Claim], title: str, *, as_json: bool) -> None:
+    """On stdout: a line each as JSON, or the table."""
+    if as_json:
+        for claim in claims:
+            print(claim.json())
+    else:
+        Console().print(table(claims, title))
 
 
 def table(claims: Sequence[Claim], title: str = "") -> Table:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.claims import Claim, table
+from benchmarks.claims import Claim, tell
 from benchmarks.cluster_scene import Answer, Scene
 from benchmarks.servers import Failed
 from benchmarks.training import base_dir
@@ -92,11 +92,7 @@ def main() -> int:
         except Failed as e:
             errors.print(f"failed: {e}", markup=False)
             return 1
-    if given.json:
-        for claim in found:
-            print(claim.json())
-    else:
-        Console().print(table(found, "two replicas behind one gateway"))
+    tell(found, "two replicas behind one gateway", as_json=given.json)
     return 0
 
 

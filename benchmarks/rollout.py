@@ -28,7 +28,7 @@ from itertools import pairwise
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.claims import Claim, table
+from benchmarks.claims import Claim, tell
 from benchmarks.rollout_peers import WEIGHTS, argo, flagger
 from benchmarks.rollout_worlds import STAYS, Outcome, World, flips_back, play, traffic
 from pawl.fleet.rollout import RolloutSpec
@@ -77,11 +77,7 @@ def main() -> int:
         worse = played(BESIDE[1], runs["beside"])
     made += _beside(equal[BESIDE[0]], worse)
     made.append(_sticky(SESSIONS // 10 if args.quick else SESSIONS))
-    for claim in made:
-        if args.json:
-            print(claim.json(), flush=True)
-    if not args.json:
-        Console().print(table(made, f"Rollouts by simulation, {time.monotonic() - began:.0f} s"))
+    tell(made, f"Rollouts by simulation, {time.monotonic() - began:.0f} s", as_json=args.json)
     false, shadow, share = made[:3]
     kept = _number(false.spread) <= PROMISE and _number(shadow.ours) <= PAIRS and _number(share.ours) <= ANSWERS
     kept = kept and made[-1].ours == 0

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.claims import Claim, rates, table
+from benchmarks.claims import Claim, rates
 from benchmarks.cluster_scene import Process, random_adapter
 from benchmarks.servers import Failed, free_port
 from benchmarks.training import base_dir
@@ -141,11 +141,7 @@ def main() -> int:
         except Failed as e:
             errors.print(f"failed: {e}", markup=False)
             return 1
-    if given.json:
-        for claim in found:
-            print(claim.json())
-    else:
-        Console().print(table(found, "a champion merged, beside the same as an adapter"))
+    tell(found, "a champion merged, beside the same as an adapter", as_json=given.json)
     return 0
 
 
