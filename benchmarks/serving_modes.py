@@ -24,7 +24,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.claims import Claim, rates
+from benchmarks.claims import Claim, rates, tell
 from benchmarks.cluster_scene import Process, random_adapter
 from benchmarks.servers import Failed, free_port
 from benchmarks.training import base_dir
