@@ -7,7 +7,8 @@ UV_VERSION := 0.13.8
 LOCK   ?= requirements/dev.txt
 WEEKS  ?= 1
 # A CPU build of torch: from pip's find-links where it names one, else from the CPU index that uv knows.
-TORCH_FROM := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
+CPU_TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
+TORCH_FROM := $(if $(findstring gpu,$(LOCK)),,$(CPU_TORCH))
 # Importing the large libraries without bytecode takes many seconds in each process.
 unexport PYTHONDONTWRITEBYTECODE
 export UV_LINK_MODE ?= copy
@@ -32,7 +33,7 @@ install: $(VENV)/.installed ## install everything into .venv/
 demo: install ## the whole loop on real input; WEEKS=3 plays three weeks, YES=1 approves without asking, SMALL=1 is a short rehearsal
 	@$(BIN)/python -m infra.demo --weeks $(WEEKS) $(if $(YES),--yes) $(if $(SMALL),--small) $(if $(NO_WAIT),--no-wait)
 
-test: install ## all tests but the slow ones (at most 20 minutes)
+test: install ## all tests but the slow ones (some 40 minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-full: install ## every test, the slow ones too
@@ -49,8 +50,8 @@ types: install
 	$(BIN)/mypy
 
 lock: ## compile the pinned requirements anew
-	$(UV) pip compile --quiet --python-version 3.11 $(TORCH_FROM) --no-emit-index-url --no-emit-find-links --no-header --no-annotate --overrides requirements/overrides.txt requirements/core.in -o requirements/core.txt
-	$(UV) pip compile --quiet --python-version 3.11 $(TORCH_FROM) --no-emit-index-url --no-emit-find-links --no-header --no-annotate --overrides requirements/overrides.txt requirements/dev.in -o requirements/dev.txt
+	$(UV) pip compile --quiet --python-version 3.11 $(CPU_TORCH) --no-emit-index-url --no-emit-find-links --no-header --no-annotate --overrides requirements/overrides.txt requirements/base.in requirements/cpu.in -o requirements/core.txt
+	$(UV) pip compile --quiet --python-version 3.11 $(CPU_TORCH) --no-emit-index-url --no-emit-find-links --no-header --no-annotate --overrides requirements/overrides.txt requirements/dev.in -o requirements/dev.txt
 	$(UV) pip compile --quiet --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate requirements/gpu.in -o requirements/gpu.txt
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements/core.txt requirements/dev.txt
 
