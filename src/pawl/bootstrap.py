@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pawl.errors import SourceError
+from pawl.errors import ConfigError, SourceError
 from pawl.fleet.load_yaml import load as load_fleet
 from pawl.fleet.spec import AgentSpec, FleetSpec
 from pawl.rollout.control import ControlStore
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pawl.registry.port import Registry
     from pawl.registry.run_log import RunLogs
     from pawl.rollout.events import Events
+    from pawl.rollout.migrations_alembic.migrate_alembic import Migrations
     from pawl.rollout.traffic import TrafficEngine
     from pawl.serving.desired import Need
     from pawl.serving.reconciler import Reconciler
@@ -41,11 +42,57 @@ def fleet(settings: Settings) -> FleetSpec:
     return spec
 
 
+def home(settings: Settings) -> Path:
+    """The folder of everything Pawl writes here, made for its owner alone: prompts and keys' hashes lie in it.
+
+    One that is there keeps its mode: a mounted volume is shared on purpose.
+    """
+    return home_at(settings.home)
+
+
+def home_at(path: Path) -> Path:
+    """The same for a folder that was given. ConfigError where there can be none."""
+    demand_home(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as e:
+        raise ConfigError("PAWL_HOME", [f"{path} cannot be made: {e.strerror or e}; name a folder of your own"]) from e
+    return path
+
+
+def demand_home(path: Path) -> None:
+    """ConfigError where neither a folder is nor one can be made; makes nothing."""
+    if problem := home_problem(path):
+        raise ConfigError("PAWL_HOME", [problem])
+
+
+def home_problem(path: Path) -> str | None:
+    """Why there can be no such folder, None where there is one or can be."""
+    there = next((p for p in (path.absolute(), *path.absolute().parents) if p.exists() or p.is_symlink()), path)
+    if not there.is_dir():
+        return f"{there} is no folder: name one that is, or one that can be made"
+    if there != path.absolute() and not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} does not let this user make {path.name} in it: name another, or run Pawl as its owner"
+    return None
+
+
 def control(settings: Settings) -> ControlStore:
-    """The control database."""
+    """The control database: a SQLite file, or PostgreSQL."""
+    home(settings)
+    if settings.control_url:
+        from pawl.rollout.control_postgres import PostgresControl
+
+        return PostgresControl(settings.control_url)
     from pawl.rollout.control_sqlite import SqliteControl
 
     return SqliteControl(settings.control_db)
+
+
+def migrations(settings: Settings) -> Migrations:
+    """What brings the control database's schema up and down."""
+    from pawl.rollout.migrations_alembic.migrate_alembic import Migrations
+
+    return Migrations(settings.control_url or settings.control_db)
 
 
 def lake(settings: Settings) -> ParquetLake:
@@ -152,15 +199,20 @@ def replicas(settings: Settings, spec: FleetSpec) -> Replicas:
 
 def traffic_engines(settings: Settings, spec: FleetSpec) -> dict[str, TrafficEngine]:
     """What splits an agent's requests beside the gateway, by agent."""
+    from pawl.rollout.traffic_envoy import EnvoyTraffic
     from pawl.rollout.traffic_gateway_api import HttpRouteTraffic
     from pawl.serving.kubernetes_rest import KubernetesApi
 
     api = KubernetesApi(settings.kubernetes_api, settings.kubernetes_account)
-    return {
-        a.name: HttpRouteTraffic(api, at.namespace, at.name, champion=at.champion, challenger=at.challenger)
-        for a in spec.agents
-        if (at := a.serving.http_route) is not None
-    }
+    made: dict[str, TrafficEngine] = {}
+    for agent in spec.agents:
+        if (at := agent.serving.http_route) is not None:
+            made[agent.name] = HttpRouteTraffic(
+                api, at.namespace, at.name, champion=at.champion, challenger=at.challenger
+            )
+        elif (own := agent.serving.envoy) is not None:
+            made[agent.name] = EnvoyTraffic(own.routes, own.admin, champion=own.champion, challenger=own.challenger)
+    return made
 
 
 def reconciler(settings: Settings, spec: FleetSpec, store: ControlStore, *, evict: bool = False) -> Reconciler:

@@ -1,0 +1,1 @@
+"""The control database's schema by revision, in the layout that Alembic wants."""
