@@ -6,20 +6,15 @@ from typing import Protocol
 
 import msgspec
 
-from pawl.rollout.route import Route
-
 
 class Shares(msgspec.Struct, frozen=True):
-    """What part of an agent's requests each side gets, in percent; together 100."""
+    """What part of an agent's requests each backend gets, in percent; together 100.
+
+    The backends are called as fleet.yaml calls them; who stands behind which: `pawl.rollout.backends`.
+    """
 
     champion: int
     challenger: int
-
-
-def shares(route: Route) -> Shares:
-    """What a route demands (pure)."""
-    challenger = route.percent if route.challenger is not None else 0
-    return Shares(100 - challenger, challenger)
 
 
 class TrafficEngine(Protocol):
