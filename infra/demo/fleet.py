@@ -167,7 +167,7 @@ class Schooling:
 
         place = Workplace(self._settings, agent)
         run = prefect_server.start_run(
-            self._settings, "improve-agent/weekly", {"agent": agent, "since": since, "until": time.time()}
+            self._settings, "improve-agent/now", {"agent": agent, "since": since, "until": time.time()}
         )
         with Bar(self._console, f"improve-agent {agent}", 100) as tell:
             failed = prefect_server.watch(self._settings, run, place.progress, tell)

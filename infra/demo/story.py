@@ -116,7 +116,7 @@ class Story:
             return dict(known)
         before = {v.number for v in self.place.registry.versions(AGENT)}
         run = prefect_server.start_run(
-            self.settings, "improve-agent/weekly", {"agent": AGENT, "until": time.time(), **parameters}
+            self.settings, "improve-agent/now", {"agent": AGENT, "until": time.time(), **parameters}
         )
         self._say(f"Prefect runs improve-agent: {self._prefect_ui()}/runs/flow-run/{run}")
         self._watch_run(run)
