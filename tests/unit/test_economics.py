@@ -129,3 +129,10 @@ def test_points_are_thinned_and_end_with_the_totals() -> None:
     assert found.points[0].at == 0.0
     assert found.points[-1].spent == pytest.approx(found.spent_usd)
     assert found.points[-1].all_cloud == pytest.approx(found.all_cloud_usd)
+
+
+def test_a_draft_that_a_check_kept_is_paid_and_answers_nobody() -> None:
+    rows = [row("x", role="draft", cost_usd=0.1), row("y", arm="cloud", arm_kind="cloud", cost_usd=0.4)]
+    found = summarise(rows, name="cloud", upstream=CLOUD)
+    assert (found.answered, found.answered_locally, found.failed) == (1, 0, 0)
+    assert found.spent_usd == pytest.approx(0.5) and found.all_cloud_usd == pytest.approx(price(CLOUD, 100, 50))

@@ -34,7 +34,7 @@ class Economics(msgspec.Struct, frozen=True, kw_only=True):
     answered: int
     answered_locally: int
     failed: int
-    spent_usd: float  # all answers to clients, failed ones too
+    spent_usd: float  # all answers to clients, failed ones and those that a cascade kept from them too
     cloud_usd: float  # of that, what cloud upstreams took
     shadow_usd: float  # what shadow traffic took
     shadows: int
@@ -100,7 +100,9 @@ def summarise(interactions: Iterable[Interaction], *, name: str, upstream: Upstr
         else:
             spent += i.cost_usd
             cloud += i.cost_usd if i.arm_kind == "cloud" else 0.0
-            if not succeeded(i):
+            if i.role == "draft":
+                pass  # paid for, and kept from the client
+            elif not succeeded(i):
                 failed += 1
             else:
                 answered += 1

@@ -1,18 +1,11 @@
 """One self-contained page on one turn of the loop: what changed, whether it held, what it was worth.
 
-An approver reads it at the gate and everybody reads it when the rollout has ended. It holds text that models and
-clients wrote, so nothing in it can act: everything is escaped, a Content-Security-Policy forbids scripts and every
-outside resource, and plots are images.
+An approver reads it at the gate and everybody reads it when the rollout has ended. Nothing in it can act (`html_page`).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-import re
-import unicodedata
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +13,7 @@ import msgspec
 
 from pawl.evaluation.report import Comparison
 from pawl.monitoring.comparison_plots import interval, pictures, points
+from pawl.monitoring.html_page import MAX_TEXT, money, rendered, written
 from pawl.monitoring.loop_data import (
     MAX_SAMPLES,
     DatasetFacts,
@@ -36,6 +30,7 @@ from pawl.monitoring.loop_data import (
 from pawl.monitoring.plots_matplotlib import Picture
 
 __all__ = [
+    "MAX_TEXT",
     "DatasetFacts",
     "Distance",
     "LoopReport",
@@ -53,7 +48,6 @@ __all__ = [
     "write",
 ]
 
-MAX_TEXT = 2400  # characters of one prompt or answer; more is cut and said so
 Tone = Literal["good", "wait", "bad"]
 
 
@@ -133,22 +127,9 @@ def _standing(data: LoopReport) -> str:
 
 def render(data: LoopReport) -> str:
     """The page as HTML, about a quarter of a megabyte, complete in itself."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    env = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
-    )
-    env.filters.update(
-        points=points, interval=interval, p_value=_p_value, money=_money, moment=_moment, duration=_duration
-    )
-    env.filters.update(csp_hash=_csp_hash, cut=_cut, words=lambda s: s.replace("_", " "))
     samples = worst_first(data.comparison) if data.samples is None and data.comparison is not None else data.samples
-    return env.get_template("page.html.j2").render(
+    return rendered(
+        "page.html.j2",
         d=data,
         status=status(data),
         verdict=verdict_sentence(data),
@@ -161,10 +142,7 @@ def render(data: LoopReport) -> str:
 
 def write(data: LoopReport, path: Path) -> Path:
     """Render to a file, which appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(render(data), encoding="utf-8")
-    return part.replace(path)
+    return written(render(data), path)
 
 
 def _plots(d: LoopReport) -> dict[str, Picture]:
@@ -177,7 +155,7 @@ def _plots(d: LoopReport) -> dict[str, Picture]:
         alt = f"Scores of sessions and evidence of harm through the stages; the rollout stands at {r.stage}."
         out["rollout"] = plot.picture(plot.rollout_timeline(r, d.online, d.harm), alt, width=10, height=4.2)
     if (e := d.economics) is not None and len(e.points) > 1:
-        alt = f"Paid {_money(e.spent_usd)} for answers; all in the cloud {_money(e.all_cloud_usd)}."
+        alt = f"Paid {money(e.spent_usd)} for answers; all in the cloud {money(e.all_cloud_usd)}."
         out["cost"] = plot.picture(plot.cost(e.points), alt, width=5.2, height=2.5)
     if (far := d.distance) is not None:
         pairs = [(("stand-in" if far.stand_in else "cloud"), far.score, "cloud")]
@@ -200,54 +178,3 @@ def _plots(d: LoopReport) -> dict[str, Picture]:
     if (split := d.time_split) is not None:
         out["time"] = plot.picture(plot.time_split(split), "Where the time went.", width=10, height=0.75)
     return out
-
-
-def _finalize(value: object) -> object:
-    """Text from outside without the characters that hide or reorder what a person reads.
-
-    Controls and lone surrogates cannot be shown, and bidirectional overrides make an answer look like another
-    (CVE-2021-42574); they are shown by number instead.
-    """
-    if type(value) is not str:  # Markup is a str too, and is already safe
-        return value
-    return "".join(
-        c
-        if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
-        else f"\N{REPLACEMENT CHARACTER}{ord(c):04X}"
-        for c in value
-    )
-
-
-def _csp_hash(css: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(str(css).encode()).digest()).decode()
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}\n… {len(text) - MAX_TEXT:,} more characters"
-
-
-def _p_value(p: float | None) -> str:
-    if p is None or not math.isfinite(p):
-        return "not known"
-    return "p < 0.001" if p < 0.001 else "p > 0.999" if p > 0.999 else f"p = {p:.3f}"
-
-
-def _money(usd: float) -> str:
-    sign, size = ("\N{MINUS SIGN}" if usd < 0 else ""), abs(usd)
-    digits = 2 if size >= 10 or size == 0 else 3 if size >= 0.1 else 4
-    return f"{sign}${size:,.{digits}f}"
-
-
-def _moment(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%d %b %Y, %H:%M:%S} UTC"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None or not math.isfinite(seconds):
-        return "not known"
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return re.sub(r" 0 s$", "", f"{minutes} min {rest} s")
-    return re.sub(r" 0 min$", "", f"{minutes // 60} h {minutes % 60} min")
