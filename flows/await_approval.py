@@ -12,7 +12,13 @@ from tasks.values import Waited
 @flow(flow_run_name="approval of {agent} version {version}")
 def await_approval(agent: str, version: str, evidence: str) -> Waited:
     """Ends when people have answered in whatever way. Resumed, it begins from the top: what was pasted comes to the
-    same again, and a code that answers nothing asks for another."""
+    same again, and a code that answers nothing asks for another.
+
+    Args:
+        agent: its name in fleet.yaml
+        version: its number in the registry
+        evidence: the digest of the report that the answer is bound to
+    """
     said, attempt = "", 1
     while (waited := look(agent, version, evidence, said)).outcome == "waiting":
         # A key that was answered gives its answer back; each attempt has its own.

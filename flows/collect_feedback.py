@@ -8,7 +8,13 @@ from tasks.data import collect
 from tasks.values import Collected
 
 
-@flow
+@flow(flow_run_name="collect {agent}")
 def collect_feedback(agent: str, since: float | None = None, until: float | None = None) -> Collected:
-    """Bring what was recorded into the lake and say how much the window holds (epoch seconds; none: all)."""
+    """Bring what was recorded into the lake and say how much the window holds.
+
+    Args:
+        agent: its name in fleet.yaml
+        since: start of the window, in seconds since 1970; none: from the beginning
+        until: its end, in seconds since 1970; none: now
+    """
     return collect(agent, since, until)

@@ -8,7 +8,7 @@ from tasks.learning import judge
 from tasks.values import Adapter, Judged
 
 
-@flow
+@flow(flow_run_name="evaluate {adapter.candidate}")
 def evaluate_challenger(adapter: Adapter) -> Judged:
     """A rejected challenger is an outcome, not an error."""
     return judge(adapter)

@@ -9,7 +9,7 @@ from tasks.data import prepare
 from tasks.values import Collected, Dataset
 
 
-@flow
+@flow(flow_run_name="prepare {window.agent}")
 def prepare_dataset(window: Collected, data: DataSpec | None = None) -> Dataset:
     """Stops with the rows named when validation finds a critical failure."""
     return prepare(window, data)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from prefect import flow
+from prefect import flow, runtime
 
 from tasks.approval import tend_waiting
-from tasks.promotion import agents_of_fleet, open_approved, settle, tick, watch_aliases
+from tasks.promotion import agents_of_fleet, name_by, open_approved, settle, tick, watch_aliases
 from tasks.values import Moved
 
 
-@flow
+def _name() -> str:
+    return f"roll out {runtime.flow_run.parameters.get('agent') or 'all agents'}"
+
+
+# A run that hangs would keep the minute's runs away for ever.
+@flow(flow_run_name=_name, timeout_seconds=900)
 def roll_out(agent: str | None = None) -> tuple[Moved, ...]:
     """Opens what is approved, advances by evidence, moves `@champion` on success, looks after what waits.
 
     Runs every minute, at once when an approval was given, and whenever somebody asks. Holding and rolling back do not
     wait for it.
+
+    Args:
+        agent: its name in fleet.yaml; none: all of them
     """
     moved: list[Moved] = []
     for name in (agent,) if agent else agents_of_fleet():
@@ -23,4 +31,5 @@ def roll_out(agent: str | None = None) -> tuple[Moved, ...]:
         moved += settle(name)
         moved += watch_aliases(name)
         tend_waiting(name)
+    name_by(tuple(moved))
     return tuple(moved)

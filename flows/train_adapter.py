@@ -9,7 +9,7 @@ from tasks.learning import train
 from tasks.values import Adapter, Dataset
 
 
-@flow
+@flow(flow_run_name="train {dataset.agent}")
 def train_adapter(dataset: Dataset, training: TrainingSpec | None = None) -> Adapter:
     """Trains by the agent's spec, or by the one given."""
     return train(dataset, training)

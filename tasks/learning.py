@@ -5,15 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact
 
 from pawl.fleet.training import TrainingSpec
 from pawl.improvement import judging, publish, steps
+from tasks.failures import BACKOFF_S, HOUR_S, JITTER, passes
 from tasks.places import Telling, candidate, starter, workplace
+from tasks.showing import gate_rows, rename, table
 from tasks.values import Adapter, Dataset, Judged
 
 
-@task(retries=1)
+@task(
+    retries=4,
+    retry_delay_seconds=BACKOFF_S,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=passes,
+    timeout_seconds=24 * HOUR_S,
+)
 def train(dataset: Dataset, training: TrainingSpec | None) -> Adapter:
     """Train a LoRA; a second try continues from the last checkpoint."""
     place = workplace(dataset.agent)
@@ -22,6 +30,7 @@ def train(dataset: Dataset, training: TrainingSpec | None) -> Adapter:
     if not made.has("started_by"):  # a run that takes a training up again did not start it
         made.write("started_by", who)
     result = steps.training_of(made)
+    rename(f"train {made.id}: {result.steps} steps")
     return Adapter(
         agent=dataset.agent,
         candidate=made.id,
@@ -31,7 +40,13 @@ def train(dataset: Dataset, training: TrainingSpec | None) -> Adapter:
     )
 
 
-@task
+@task(
+    retries=4,
+    retry_delay_seconds=BACKOFF_S,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=passes,
+    timeout_seconds=8 * HOUR_S,
+)
 def judge(adapter: Adapter) -> Judged:
     """Compare in pairs on unseen sources; let the gate decide; render the evidence."""
     place = workplace(adapter.agent)
@@ -41,10 +56,14 @@ def judge(adapter: Adapter) -> Judged:
     score = comparison.challenger.score
     create_markdown_artifact(
         key=f"gate-{adapter.agent}",
+        description=f"The gate on {made.id}, in words",
         markdown=f"**{gate.decision}** `{made.id}`: champion {comparison.champion.score.mean:.3f}, "
         f"challenger {score.mean:.3f} [{score.lower:.3f}, {score.upper:.3f}], verdict {comparison.verdict}\n\n"
         + "\n".join(f"- {r}" for r in gate.reasons),
     )
+    told = f"{gate.decision}: {made.id} against {comparison.champion.name}"
+    table(f"decision-{adapter.agent}", gate_rows(comparison, gate), told)
+    rename(f"evaluate {made.id}: {gate.decision}")
     return Judged(
         agent=adapter.agent,
         candidate=made.id,
@@ -56,9 +75,3 @@ def judge(adapter: Adapter) -> Judged:
         upper=score.upper,
         evidence=comparison.digest(),
     )
-
-
-@task
-def link_report(agent: str, url: str, text: str) -> None:
-    """A link in Prefect's UI to the page that is stored with the version."""
-    create_link_artifact(key=f"report-{agent}", link=url, link_text=text, description="The loop's page")

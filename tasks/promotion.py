@@ -12,10 +12,13 @@ from pawl.errors import PawlError
 from pawl.improvement import alias_watch, approving, attending, placing, promotion, publish, rolling
 from pawl.rollout.state import TERMINAL
 from pawl.settings import Settings
+from tasks.failures import BACKOFF_S, JITTER, MINUTE_S, passes
 from tasks.places import candidate, workplace
+from tasks.showing import link, rename
 from tasks.values import Judged, Moved, Promoted
 
 log = logging.getLogger("pawl.promotion")
+SOON_S = [2.0, 5.0]  # the next run is a minute away: what lasts longer is its business
 
 
 @task
@@ -24,13 +27,26 @@ def agents_of_fleet() -> tuple[str, ...]:
     return tuple(a.name for a in fleet(Settings()).agents)
 
 
-@task(retries=2, retry_delay_seconds=2)
+@task(
+    retries=4,
+    retry_delay_seconds=BACKOFF_S,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=passes,
+    timeout_seconds=30 * MINUTE_S,
+)
 def register(judged: Judged) -> Promoted:
     """Register with lineage and report; ask for approval where the gate says promote."""
     place = workplace(judged.agent)
     made = candidate(place, judged.candidate)
     page = place.settings.reports_dir / f"{made.id}-evidence.html"
     done = promotion.register(place, made, page)
+    agent, named = judged.agent, f"{judged.agent} version {done.version}"
+    came_to = f"promote, but {done.unasked}" if done.unasked else done.decision
+    rename(f"promote {named}: {came_to}")
+    rename(f"improve {named}: {came_to}", above=True)
+    link(f"version-{agent}", done.url, f"{done.adapter}: {came_to}", "The version in MLflow")
+    kept = place.registry.link_to(place.registry.version(agent, done.version), "report.html")
+    link(f"report-{agent}", kept, f"report of {done.adapter}", "The evidence, as an approver sees it")
     return Promoted(
         agent=judged.agent,
         version=done.version,
@@ -42,7 +58,13 @@ def register(judged: Judged) -> Promoted:
     )
 
 
-@task(retries=1)
+@task(
+    retries=2,
+    retry_delay_seconds=SOON_S,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=passes,
+    timeout_seconds=10 * MINUTE_S,
+)
 def open_approved(agent: str) -> Moved | None:
     """Open the rollout of an approved (or forced) request, when no other is open; look after those that wait."""
     place = workplace(agent)
@@ -54,17 +76,29 @@ def open_approved(agent: str) -> Moved | None:
     if request is None:
         return None
     rollout = rolling.open_rollout(place, request)
-    return Moved(agent=agent, stage=rollout.stage, what=f"opened for version {rollout.version}")
+    return Moved(agent=agent, stage=rollout.stage, version=rollout.version, what="opened")
 
 
-@task(retries=1)
+@task(
+    retries=2,
+    retry_delay_seconds=SOON_S,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=passes,
+    timeout_seconds=10 * MINUTE_S,
+)
 def tick(agent: str) -> Moved | None:
     """Move the open rollout on by its evidence."""
     moved = rolling.advance(workplace(agent))
-    return None if moved is None else Moved(agent=agent, stage=moved[0].stage, what=moved[1])
+    return None if moved is None else Moved(agent=agent, stage=moved[0].stage, version=moved[0].version, what=moved[1])
 
 
-@task(retries=2, retry_delay_seconds=2)
+@task(
+    retries=2,
+    retry_delay_seconds=SOON_S,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=passes,
+    timeout_seconds=10 * MINUTE_S,
+)
 def settle(agent: str) -> tuple[Moved, ...]:
     """Aliases and the final page of rollouts that have ended; repeated until it is done."""
     place = workplace(agent)
@@ -75,7 +109,7 @@ def settle(agent: str) -> tuple[Moved, ...]:
             if not rollout.restores:
                 publish.final_page(place, rollout)
             rolling.settle(place, rollout)
-            settled.append(Moved(agent=agent, stage=rollout.stage, what=f"settled version {rollout.version}"))
+            settled.append(Moved(agent=agent, stage=rollout.stage, version=rollout.version, what="settled"))
     return tuple(settled)
 
 
@@ -89,7 +123,20 @@ def watch_aliases(agent: str) -> tuple[Moved, ...]:
         log.warning("the aliases of %s could not be looked at: %s", agent, e)
         return ()
     return tuple(
-        Moved(agent=agent, stage=s.alias, what=f"named {s.found or 'none'}, put back to {s.expected or 'none'}")
+        Moved(
+            agent=agent,
+            stage=s.alias,
+            version=s.expected,
+            what=f"named {s.found or 'none'}, put back to {s.expected or 'none'}",
+        )
         for s in strays
         if s.put_back
     )
+
+
+def name_by(moved: tuple[Moved, ...]) -> None:
+    """Name the run after what it moved; one that moved nothing keeps its name."""
+    stayed = ("hold", "another")
+    told = [f"{m.agent} version {m.version}: {m.what.split(': ')[0]}" for m in moved if not m.what.startswith(stayed)]
+    if told:
+        rename("; ".join(told))

@@ -19,6 +19,15 @@ class Collected(Value):
     feedback: int
 
 
+class Fresh(Value):
+    """What of an agent's feedback could teach and has not had the chance to."""
+
+    agent: str
+    usable: int
+    wanted: int  # for a retrain
+    told: bool  # whether a retrain was asked for just now
+
+
 class Dataset(Value):
     """A dataset version."""
 
@@ -81,6 +90,24 @@ class Moved(Value):
     agent: str
     stage: str
     what: str
+    version: str = ""
+
+
+class Watched(Value):
+    """One look at an agent's traffic: the kinds that have drifted, and those of them that were told."""
+
+    agent: str
+    champion: str
+    drifting: tuple[str, ...]
+    told: tuple[str, ...]
+
+
+class Summarised(Value):
+    """A day's page, and what on it needs somebody."""
+
+    day: str
+    problems: tuple[str, ...]
+    file: str
 
 
 class Searched(Value):
@@ -93,3 +120,14 @@ class Searched(Value):
     present_loss: float
     proposed_loss: float
     proposal: str
+
+
+class Reported(Value):
+    """A month's report on money and independence."""
+
+    month: str  # 2026-11
+    whole: bool  # False: the month was not over
+    stand_in: bool  # it compares with a stand-in for a cloud
+    page: str
+    link: str  # the run on MLflow
+    verdicts: dict[str, str]  # phase -> go, not yet, ...

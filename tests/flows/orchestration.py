@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from infra.demo import prefect_server
+from infra.demo.played_time import only_what_is_played
 from infra.demo.servers import Server
 from pawl.settings import Settings
 
@@ -29,6 +30,7 @@ class Orchestration:
         self.worker = prefect_server.worker(settings, root)
         self.up(self.server)
         prefect_server.deploy(settings, root)
+        only_what_is_played(settings)  # nothing but what a test asks for, events start, and the minute's run
         self.up(self.worker)
 
     def up(self, server: Server) -> None:

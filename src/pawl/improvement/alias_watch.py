@@ -29,8 +29,12 @@ class Stray(NamedTuple):
 def move(place: Workplace, alias: str, number: str) -> None:
     """Let the alias name this version: first what is expected, then the registry, so that a crash leaves a stray that
     the watch completes."""
-    _expect(place, alias, number)
+    before = _expect(place, alias, number)
     place.registry.move_alias(place.agent_name, alias, number)
+    if before != number:
+        detail = {"alias": alias, "before": before}
+        event = Event(name="pawl.alias.moved", agent=place.agent_name, version=number, at=time.time(), detail=detail)
+        place.events.emit(event)
 
 
 def drop(place: Workplace, alias: str) -> None:
@@ -101,12 +105,13 @@ def _adopt(place: Workplace, alias: str, found: str, now: float) -> None:
         place.control.audit("alias taken for right", "roll_out", detail, now)
 
 
-def _expect(place: Workplace, alias: str, number: str) -> None:
-    """StaleWrite where another writer let it name something else at this moment."""
+def _expect(place: Workplace, alias: str, number: str) -> str:
+    """What was expected before. StaleWrite where another writer let it name something else at this moment."""
     pointer = alias_pointer(place.agent_name, alias)
     revision, known = place.control.pointer(pointer)
     if revision == 0 or known != number:
         place.control.move_pointer(pointer, revision, number)
+    return known if revision else ""
 
 
 def _found(place: Workplace, alias: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from pawl.evaluation.slices import FORMS
 from pawl.fleet.reach import NoKey, expanded, key_of
 from pawl.fleet.spec import AgentSpec
 from pawl.fleet.upstream import UpstreamSpec
+from pawl.gateway.access.privacy import host
 from pawl.improvement.placing import a_replica, place_adapter, present
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.qe.item import Item
@@ -197,6 +199,16 @@ def side_by_side(
     )
 
 
+def tell_audit(place: Workplace, agent: AgentSpec, who: Respondent, items: int) -> None:
+    """Where a cloud is about to be asked: the audit log keeps where texts go, and how many at most, before they do.
+
+    PawlError where that cannot be written: then nothing may leave.
+    """
+    if who.cloud:
+        detail = {"agent": agent.name, "upstream": who.name, "host": host(who.url), "items": items}
+        place.control.audit("cloud evaluation", "evaluation", detail, time.time())
+
+
 def answers(
     place: Workplace,
     agent: AgentSpec,
@@ -206,6 +218,7 @@ def answers(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ItemResult]:
     """Greedy answers of one model to these items, graded; those that were given before are not asked again."""
+    tell_audit(place, agent, who, len(items))
     return answer_items(
         items,
         who.model,

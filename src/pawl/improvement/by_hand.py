@@ -1,4 +1,4 @@
-"""What people do with an agent's traffic by hand: pause, resume, advance, abort a rollout; go back to an earlier state.
+"""What people do with an agent's traffic by hand: pause, reduce, resume, advance, abort a rollout; go back.
 
 Everything is recorded under the person's name. A way back needs neither Prefect nor the model registry to be up.
 """
@@ -17,7 +17,7 @@ from pawl.bootstrap import current_route, upstream_arm
 from pawl.errors import NotAllowed, ServerNotUp, StaleWrite
 from pawl.rollout.control import AuditEntry, ControlStore, Key
 from pawl.rollout.route import Arm
-from pawl.rollout.state import Decision, Override, Rollout, move, resumed
+from pawl.rollout.state import Decision, Override, Rollout, move, percent_of, reduced, resumed
 
 if TYPE_CHECKING:
     from pawl.improvement.workplace import Workplace
@@ -29,6 +29,29 @@ _TRIES = 5  # of a write that a watchdog's or the flow's may overtake
 def pause(control: ControlStore, agent: str, key: Key, reason: str) -> Rollout:
     """Stay at the present stage until a person resumes the rollout."""
     return _whatever_else_moves(control, agent, Decision(action="hold", reason=_said(reason)), key, "paused")
+
+
+def reduce(control: ControlStore, agent: str, percent: int, key: Key, reason: str) -> Rollout:
+    """Partial rollback: this smaller share of sessions (in percent), until a person resumes the rollout.
+
+    NotAllowed where it is not a smaller share; StaleWrite where other writers were first again and again.
+    """
+    reason = _said(reason)
+    for _ in range(_TRIES - 1):
+        with suppress(StaleWrite):
+            return _reduced(control, agent, percent, key, reason)
+    return _reduced(control, agent, percent, key, reason)
+
+
+def _reduced(control: ControlStore, agent: str, percent: int, key: Key, reason: str) -> Rollout:
+    rollout, now = _open(control, agent), time.time()
+    before = percent_of(rollout)
+    try:
+        made = reduced(rollout, percent, by=key.name, reason=f"{key.name}: {reason}", now=now)
+    except ValueError as e:
+        raise NotAllowed(f"{e}; `pawl rollout abort {agent}` takes all of it away") from e
+    detail = {"rollout": rollout.id, "stage": rollout.stage, "from": before, "to": percent, "reason": reason}
+    return control.save_rollout(made, AuditEntry("rollout reduced by hand", key.name, detail, now))
 
 
 def abort(control: ControlStore, agent: str, key: Key, reason: str) -> Rollout:

@@ -21,7 +21,7 @@ from pawl.evaluation.report import ItemResult, JudgeCard
 from pawl.evaluation.runner import UNGRADED
 from pawl.fleet.judge import JudgeSpec
 from pawl.fleet.spec import AgentSpec
-from pawl.improvement.asking import Respondent, of_arm
+from pawl.improvement.asking import Respondent, of_arm, tell_audit
 from pawl.improvement.recorded import asked_of, item_id
 from pawl.improvement.workplace import Workplace
 from pawl.qe.item import Item
@@ -78,6 +78,7 @@ def by_model(
     cost = could_cost(texts, who.prices)
     if cost > spec.most_usd:
         raise NotAllowed(f"the judge could cost {cost:.2f} USD, evaluation.judge.most_usd allows {spec.most_usd:.2f}")
+    tell_audit(place, agent, who, len(texts))
     said = _asked(_judge(who, spec), texts, on_progress)
     scored = [_scores(a, b, p) for (_, a, b), p in zip(pairs, said[: len(pairs)], strict=True)]
     shared = card(who.name, known, said[len(pairs) :], agent.evaluation.alpha, spec.min_agreement, LEAST_PAIRS)
