@@ -33,6 +33,7 @@ EXECUTIVE = Board("executive", "Pawl: executive", "30d", (
         ), "currencyUSD", "stat", 6),
         Panel("Saved a day", (Query(f"agent:pawl_saved_usd:increase1d{{{A}}}"),), "currencyUSD", width=12),
         Panel("Requests an hour", (Query(f"sum by (agent) (increase(pawl_requests_total{{{A}}}[1h]))"),), width=12),
+        Panel("Tests generated a minute", (Query(f"agent:pawl_generated_tests:rate1h{{{A}}} * 60"),), width=12),
     )),
     Row("Whether quality holds", (
         Panel("Quality against its baseline", (
@@ -114,6 +115,15 @@ QUALITY = Board("quality", "Pawl: quality", "7d", (
             Query(f"agent_arm:pawl_quality:mean1d{{{A}}}", "{{agent}} {{arm}}"),
         ), "percentunit"),
         Panel("Satisfaction, a day's mean", (Query(f"agent:pawl_satisfaction:mean1d{{{A}}}"),), "percentunit"),
+        Panel("Drift by kind", (
+            Query(f"max by (agent, kind) (pawl_drift_evidence_ratio{{{A}}})", "{{agent}} {{kind}}"),
+        ), "percentunit", width=12, above=1, about="Evidence, on a logarithmic scale; at 100 % a drift is told."),
+        Panel("Kinds that have drifted", (
+            Query(f"sum by (agent) (max by (agent, kind) (pawl_drift{{{A}}}))"),
+        ), kind="stat", width=6, above=1),
+        Panel("Since the last look for drift", (
+            Query(f"time() - max by (agent) (pawl_drift_looked_time_seconds{{{A}}})"),
+        ), "dtdurations", "stat", 6, above=3600),
     )),
     Row("What comes back", (
         Panel("Feedback an hour", (
