@@ -6,12 +6,17 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.postgres_embedded import Postgres
 
 ROOT = Path(__file__).resolve().parents[1]
 # Importing the large libraries anew in every process takes many seconds without bytecode.
@@ -40,6 +45,18 @@ def free_port() -> int:
 def unused() -> Callable[[], int]:
     """Ports that were free a moment ago, as many as a test wants."""
     return _free_port
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A real PostgreSQL server, one for all tests of the session."""
+    from tests.postgres_embedded import Postgres
+
+    # Not under pytest's folder: a Unix socket's path may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        made = Postgres(Path(folder) / "data")
+        yield made
+        made.stop()
 
 
 @pytest.fixture(scope="session")

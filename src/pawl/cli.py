@@ -17,19 +17,27 @@ from pawl.commands import (
     chain,
     champion,
     compare,
+    compliance,
+    database,
     dataset,
+    doctor,
+    drift,
     evaluation,
     export,
     improve,
     keys,
     lake,
+    platform,
     quarantine,
     registry,
     regression,
+    report,
     review,
     rollouts,
     search,
     status,
+    summary,
+    traffic,
     training,
 )
 from pawl.commands import agent as agents
@@ -41,6 +49,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich
 fleet_app = typer.Typer(no_args_is_help=True, help="The fleet's specification.")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(keys.app, name="keys")
+app.add_typer(database.app, name="database")
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(audit.app, name="audit")
 app.add_typer(lake.app, name="lake")
@@ -51,11 +60,14 @@ app.command("search")(search.search)
 app.command("plan-training")(training.plan_training)
 app.command("plan-evaluation")(evaluation.plan_evaluation)
 app.add_typer(regression.app, name="regression")
+app.add_typer(report.app, name="report")
+report.app.command("compliance")(compliance.compliance)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(auto.app, name="auto")
 app.add_typer(chain.app, name="chain")
 app.add_typer(champion.app, name="champion")
 app.add_typer(agents.app, name="agent")
+app.add_typer(traffic.app, name="traffic")
 app.command("improve")(improve.improve)
 app.command("approve")(approvals.approve)
 app.command("reject")(approvals.reject)
@@ -65,6 +77,12 @@ app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("restore")(rollouts.restore)
 app.command("status")(status.status)
+app.command("drift")(drift.drift)
+app.command("summary")(summary.summary)
+app.command("up")(platform.up)
+app.command("down")(platform.down)
+app.command("doctor")(doctor.doctor)
+app.command("logs")(platform.logs)
 app.command("import")(lake.take_in)
 app.command("erase")(lake.erase)
 

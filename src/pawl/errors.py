@@ -12,6 +12,7 @@
     ├── PolicyViolation           a licence, a consent or a privacy class forbids the training
     ├── TrainingFailed            loss became NaN, or the trainer stopped
     ├── ApprovalInvalid           a code or a key that approves nothing
+    ├── ControlUnavailable        the control database cannot be reached or used
     ├── StaleWrite                somebody else changed the row first (compare-and-swap lost)
     └── NotAllowed                the caller's role may not do this
 
@@ -73,6 +74,10 @@ class TrainingFailed(PawlError):
 
 class ApprovalInvalid(PawlError):
     """This code, key or tag approves nothing; the text says why."""
+
+
+class ControlUnavailable(PawlError):
+    """The control database cannot be reached or used; what was known before may go on."""
 
 
 class StaleWrite(PawlError):

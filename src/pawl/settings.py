@@ -43,19 +43,33 @@ class Settings(BaseSettings):
     mlflow_port: int = 8720
     standin_port: int = 8730
     prefect_port: int = 8740
+    prometheus_port: int = 8760
+    grafana_port: int = 8770
+    root: Path = Field(default=Path(), description="the project's folder: prefect.yaml, flows/, infra/")
     mlflow_address: str | None = Field(
         default=None, description="MLflow's server where it is not on this machine, e.g. http://mlflow:5000"
     )
     prefect_address: str | None = Field(
         default=None, description="Prefect's server where it is not on this machine, e.g. http://prefect-server:4200"
     )
+    control_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="the control database as postgresql://USER@HOST/DATABASE; not given: a SQLite file under PAWL_HOME",
+    )
     lake_url: str | None = Field(
         default=None, description="s3://bucket/prefix for the lake's objects; not given: a folder under PAWL_HOME"
     )
     s3_endpoint: str | None = Field(default=None, description="an S3 server other than Amazon's")
     s3_encryption: Literal["AES256", "aws:kms"] | None = Field(default=None, description="server-side encryption")
+    disk_encryption: str = Field(
+        default="", description="how the disk under PAWL_HOME is encrypted, in your words, for the compliance report"
+    )
     mlflow_accounts: bool = Field(default=False, description="MLflow asks for accounts (mlflow/README.md)")
     mlflow_promoter: str = Field(default="pawl-promotion", description="the only account that may move aliases there")
+    timezone: str = Field(
+        default="UTC", description="of the schedules that follow the calendar (docs/operations.md), e.g. Europe/Berlin"
+    )
     prefect_database: Literal["postgres", "sqlite"] = "postgres"
     journal_sync: Literal["kernel", "fsync"] = Field(
         default="kernel",

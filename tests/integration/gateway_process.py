@@ -17,9 +17,10 @@ from typing import Any
 
 import openai
 
+from pawl import bootstrap
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Interaction
-from pawl.rollout.control_sqlite import SqliteControl
+from pawl.rollout.control import ControlStore
 from pawl.settings import Settings
 from tests.integration.openai_upstream import Upstream
 
@@ -59,23 +60,37 @@ class LiveGateway:
     """The gateway's process, its control database, and keys."""
 
     def __init__(
-        self, home: Path, port: int, upstream: Upstream, fleet: str = FLEET, env: dict[str, str] | None = None
+        self,
+        home: Path,
+        port: int,
+        upstream: Upstream,
+        fleet: str = FLEET,
+        env: dict[str, str] | None = None,
+        keys: ControlStore | None = None,
     ) -> None:
+        """`keys`: where keys are made, for a gateway that may not."""
         self.home, self.upstream, self._env = home, upstream, env or {}
         self.context: ssl.SSLContext | None = None
         tls = {
             n: Path(self._env[f"PAWL_{n.upper()}"]) for n in ("tls_cert", "tls_key") if f"PAWL_{n.upper()}" in self._env
         }
-        self.settings = Settings(home=home, gateway_port=port, fleet=home / "fleet.yaml", **tls)  # type: ignore[arg-type]
+        self.settings = Settings(
+            home=home,
+            gateway_port=port,
+            fleet=home / "fleet.yaml",
+            control_url=self._env.get("PAWL_CONTROL_URL"),
+            **tls,
+        )  # type: ignore[arg-type]
         if tls:
             self.context = ssl.create_default_context(cafile=self._env["TEST_CA"])
             if "TEST_CLIENT_CERT" in self._env:
                 self.context.load_cert_chain(self._env["TEST_CLIENT_CERT"], self._env["TEST_CLIENT_KEY"])
         home.mkdir(parents=True, exist_ok=True)
         self.settings.fleet.write_text(fleet.format(port=upstream.port))
-        self.control = SqliteControl(self.settings.control_db)
-        self.key = self.control.create_key("client", "a client")[1]
-        self.operator = self.control.create_key("operator", "an operator")[1]
+        self.control = bootstrap.control(self.settings)
+        made = keys or self.control
+        self.key = made.create_key("client", "a client")[1]
+        self.operator = made.create_key("operator", "an operator")[1]
         self.start()
 
     def start(self) -> None:

@@ -62,6 +62,25 @@ def served(place: Place) -> Route:
     return route
 
 
+def test_a_smaller_share_by_hand(place: Place, run: Run) -> None:
+    made = registered(place)
+    approved(place, made.version)
+    assert "answers 0 %" in run("rollout", "reduce", AGENT, "--to", "5", "--reason", "in shadow")[1]
+    for _ in range(2):
+        assert run("rollout", "advance", AGENT, "--reason", "friday")[0] == 0
+    assert served(place).percent == 50 and not served(place).cautious
+    assert "is no smaller share" in run("rollout", "reduce", AGENT, "--to", "50", "--reason", "no less")[1]
+    assert "say why" in run("rollout", "reduce", AGENT, "--to", "5", "--reason", " ")[1]
+    code, said = run("rollout", "reduce", AGENT, "--to", "5", "--reason", "complaints")
+    assert code == 0 and "5 % of sessions" in said
+    assert served(place).percent == 5 and served(place).cautious and now(place).by_hand
+    assert (rolling.advance(place) or (None, ""))[1] == "wait: held by olga: goes on when a person resumes it"
+    (entry,) = [e for e in place.control.audit_log() if e["event"] == "rollout reduced by hand"]
+    assert entry["by"] == "olga" and (entry["detail"]["from"], entry["detail"]["to"]) == (50, 5)
+    assert run("rollout", "resume", AGENT)[0] == 0
+    assert served(place).percent == 50 and not served(place).cautious
+
+
 def test_pause_advance_resume_abort(place: Place, run: Run) -> None:
     made = registered(place)
     approved(place, made.version)

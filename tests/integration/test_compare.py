@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pawl.rollout.control_sqlite import SqliteControl
 from tests.integration.openai_upstream import Upstream
 from tests.unit.test_peft_trainer import make_base
 
@@ -87,6 +88,9 @@ def test_two_models_are_compared_on_the_same_items_with_what_serving_costs(machi
     assert local["usd_per_thousand"] == 0 < cloud["usd_per_thousand"] == hybrid["usd_per_thousand"]
     page = Path(found["page"]).read_text()
     assert "Two models compared" in page and "a stand-in" in page
+    log = SqliteControl(machine.home / "control.sqlite").audit_log()
+    asked_for = [(e["event"], e["detail"]["host"], e["detail"]["items"]) for e in log]
+    assert asked_for == [("cloud evaluation", "127.0.0.1", 40)]
     asked = machine.chats()
     again = machine.compare("cloud", "base", "--agent", "negative")
     assert machine.chats() == asked == 40, "answers are kept"

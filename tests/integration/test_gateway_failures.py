@@ -13,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 
+from pawl.lake.parquet_lake import ParquetLake
 from tests.integration.gateway_process import GOOD, PROMPT, LiveGateway, until
 
 AGENT = "functional-negative"
@@ -183,6 +184,10 @@ def test_a_cascade_asks_the_stronger_model_and_pays_for_both(gateway: Start, che
     draft, answer = sorted(live.recorded(), key=lambda i: i.role, reverse=True)
     assert (draft.role, draft.arm, draft.cost_usd) == ("draft", "base", 3.0)
     assert (answer.role, answer.arm, answer.cost_usd, answer.id) == ("answer", "big", 7.0, body["id"])
+    assert draft.shadow_of == answer.id
+    lake = ParquetLake(live.settings.lake_dir, live.settings.journal_dir)
+    (said,) = [f for f in lake.feedback(AGENT) if f.interaction == draft.id]
+    assert (said.score, said.kind, said.source) == (0.0, "outcome", "grader")
     live.upstream.answers["base"] = GOOD
     assert live.request(CHAT, ASK | {"response_format": shape})[0] == 200
     assert live.upstream.models() == ["base", "big", "base"]

@@ -1,5 +1,7 @@
-"""The gateway on the very settings and fleet of infra/kubernetes, but for folders and the port: it starts strict and
-with TLS, and is ready while vLLM's pods are not there yet."""
+"""The gateway on the very settings and fleet of infra/kubernetes, but for folders, the port and the database.
+
+It starts strict and with TLS, and is ready while vLLM's pods are not there yet.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_gateway_access import certificate
+from tests.postgres_embedded import Postgres
 
 BASE = Path(__file__).resolve().parents[2] / "infra" / "kubernetes" / "base"
 
@@ -32,8 +35,8 @@ def in_a_pod(folder: Path, port: int, **other: str) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("PAWL_")} | given | here | other
 
 
-def test_it_is_ready_before_vllm_is(tmp_path: Path, free_port: int) -> None:
-    env = in_a_pod(tmp_path, free_port)
+def test_it_is_ready_before_vllm_is(tmp_path: Path, free_port: int, postgres: Postgres) -> None:
+    env = in_a_pod(tmp_path, free_port, PAWL_CONTROL_URL=postgres.database())
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # who it is, other tests ask
 
@@ -65,9 +68,10 @@ def test_it_is_ready_before_vllm_is(tmp_path: Path, free_port: int) -> None:
 
 
 def test_it_does_not_start_where_a_service_is_outside_the_fleets_hosts(
-    tmp_path: Path, unused: Callable[[], int]
+    tmp_path: Path, unused: Callable[[], int], postgres: Postgres
 ) -> None:
-    env = in_a_pod(tmp_path, unused(), PAWL_PREFECT_ADDRESS="https://prefect.example")
+    elsewhere = "https://prefect.example"
+    env = in_a_pod(tmp_path, unused(), PAWL_PREFECT_ADDRESS=elsewhere, PAWL_CONTROL_URL=postgres.database())
     done = subprocess.run(
         [sys.executable, "-m", "pawl.cli", "gateway"], env=env, capture_output=True, text=True, timeout=60
     )

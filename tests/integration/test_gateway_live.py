@@ -96,7 +96,9 @@ def test_feedback_finds_interactions_from_before_a_restart_in_journal_and_lake(l
 
 def test_who_hangs_up_is_recorded_and_charged_to_nobody(live: LiveGateway) -> None:
     live.upstream.delay_s = 1.0
-    connect(live, ASK).close()
+    waiting = connect(live, ASK)
+    until(lambda: len(live.upstream.asked) == 1)  # who is gone before that has cost nobody anything
+    waiting.close()
     until(lambda: len(answers(live)) == 1)
     mine = answers(live)[0]
     assert (mine.status, mine.broken, mine.error) == (499, True, None)

@@ -86,6 +86,9 @@ def test_a_request_cannot_widen_what_its_key_or_agent_narrows(gateway: Callable[
         (("127.0.0.1:{port}/v1", "gpu.example/v1"), "on gpu.example, not in gateway.allow_hosts"),
         (("agents:", "gateway: {{privacy: strict, telemetry: {{sample: 0.1, endpoint: 'https://otel.example/v1'}}}}\nagents:"),
          "gateway.telemetry goes to https://otel.example/v1"),
+        (("shadow: cloud", "privacy: strict\n    serving: {{envoy: {{routes: /r.json, champion: blue, "
+          "challenger: green, admin: 'http://edge.example:9901'}}}}"),
+         "the Envoy of functional-negative goes to http://edge.example:9901"),
     ],
 )  # fmt: skip
 def test_strict_refuses_to_start_where_anything_could_leave(

@@ -26,7 +26,8 @@ from infra.grafana.boards import BOARDS
 from infra.grafana.panels import queries
 from pawl.fleet.limits import KeyTerms, LimitsSpec
 from pawl.fleet.spec import RolloutSpec
-from pawl.monitoring import baseline
+from pawl.monitoring import baseline, drift_record
+from pawl.monitoring.drift_record import DriftRecord, KindNow
 from pawl.monitoring.progress import ProgressFile
 from pawl.rollout.control import Request
 from pawl.rollout.route import Arm, choose
@@ -136,6 +137,14 @@ def a_week(live: LiveGateway) -> None:
                 expires=now + 3600)
     )  # fmt: skip
     baseline.keep(live.control, AGENT, "base", "2222", was=0.9, found=0.9)
+    drifted = {
+        "quality": KindNow(evidence=170.0, peak=170.0, sessions=900, since=now),
+        "input_length": KindNow(evidence=3.0, peak=4.0, sessions=900),
+    }
+    record = DriftRecord(
+        agent=AGENT, champion="base", anchor=now, looked_at=now, through=now, threshold=160.0, kinds=drifted
+    )
+    drift_record.write(live.control, AGENT, lambda old: record)
     judged = live.home / "candidates" / f"{AGENT}-abc"
     judged.mkdir(parents=True)
     for name in ("training.json", "comparison.json"):
@@ -196,11 +205,13 @@ def test_every_panel_gets_data_and_what_is_wrong_alarms(
         return {a["labels"]["alertname"] for a in alerts if a["state"] == "firing"}
 
     wanted = {"QualityUnder90PercentOfBaseline", "CloudFallbackOver5Percent", "ErrorRateOver5Percent",
-              "AvailabilityUnder99Percent", "ApprovalUnanswered", "ReplicaDown", "RoutingChanged"}  # fmt: skip
+              "AvailabilityUnder99Percent", "ApprovalUnanswered", "ReplicaDown", "RoutingChanged",
+              "TrafficDrifted"}  # fmt: skip
     end = time.monotonic() + 60
     while not wanted <= firing() and time.monotonic() < end:
         traffic(live, one_a_minute)
     assert wanted <= (found := firing()), wanted - found
-    assert not found & {"GatewayDown", "LakeLags", "LatencyP95Over5s", "NewModel", "QualityUnder95PercentOfBaseline"}
+    assert not found & {"GatewayDown", "LakeLags", "LatencyP95Over5s", "NewModel", "NobodyLooksForDrift",
+                        "QualityUnder95PercentOfBaseline"}  # fmt: skip
     (ratio,) = prometheus.ask("agent:pawl_champion_quality:ratio_to_baseline")
     assert ratio == pytest.approx(0.1 / 0.9, rel=0.01)

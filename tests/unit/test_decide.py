@@ -98,6 +98,15 @@ class Traffic:
         shadow = self.call(answer.session, NEW, role="shadow", shadow_of=answer.id)
         self.score(shadow, challenger)
 
+    def drafted(self, arm: Arm, score: float, session: str = "") -> Interaction:
+        """What a cascade refused; the client got a stronger model's answer, with the id that is returned."""
+        self.now += 1.0
+        stronger = self.call(session or self.session_of(arm), Arm("big", "cloud", "big", "cloud"))
+        draft = self.call(stronger.session, arm, role="draft", shadow_of=stronger.id)
+        self.score(draft, score, source="grader")
+        self.score(stronger, 1.0)
+        return stronger
+
     def arrives(self, old: float, new: float) -> None:
         """One more session from the crowd; what it scores depends on the arm it meets."""
         self.now += 1.0
@@ -666,3 +675,43 @@ def test_a_challenger_worse_by_half_seldom_gets_through() -> None:
     spec = RolloutSpec(min_shadow_pairs=20, min_stage_sessions=8, min_watch_sessions=12)
     ends = [simulate(1000 + seed, 0.7, 0.2, spec).rollout.stage for seed in range(40)]
     assert ends.count("done") <= 2 and ends.count("rolled_back") >= 38
+
+
+# -- cascades ------------------------------------------------------------------------------------------------------
+
+
+def test_a_draft_that_a_cascade_refused_counts_as_its_arms() -> None:
+    t = Traffic(at_stage("50"))
+    for _ in range(3):
+        t.answered(OLD, 1.0)
+    t.answered(NEW, 1.0)
+    for _ in range(2):
+        t.drafted(NEW, 0.25)
+    found = t.evidence()
+    assert (found.challenger.sessions, found.challenger.mean) == (3, 0.5)
+    assert (found.champion.sessions, found.champion.mean) == (3, 1.0), "the stronger model's answers are neither's"
+    assert found.challenger.errors == 0
+
+
+def test_a_shadow_is_compared_with_the_draft_and_not_with_what_took_its_place() -> None:
+    t = Traffic(at_stage("shadow"))
+    got = t.drafted(OLD, 0.25, session="s")
+    t.score(t.call("s", NEW, role="shadow", shadow_of=got.id), 0.75, source="grader")
+    assert t.evidence().compared == ((0.75, 0.25),)
+
+
+def test_equal_arms_stay_equal_behind_a_cascade() -> None:
+    """Without drafts the champion's failures would be missing in shadow, and the challenger be rolled back."""
+    rolled_back = 0
+    for seed in range(20):
+        t = Traffic(at_stage("shadow", spec=spec_with(min_shadow_pairs=1000)), seed)
+        for n in range(150):
+            old, new = (float(t.random.random() < 0.6) for _ in range(2))
+            if old:
+                t.shadowed(old, new)
+            else:
+                got = t.drafted(OLD, 0.0, session=f"d{n}")
+                t.score(t.call(got.session, NEW, role="shadow", shadow_of=got.id), new, source="grader")
+        rolled_back += t.decision().action == "rollback"
+        assert len(t.evidence().compared) == 150
+    assert rolled_back <= 3

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pawl.fleet.routing import CascadeSpec
-from pawl.gateway.cascade import fits, passes
+from pawl.gateway.cascade import fits, refusal
 from pawl.gateway.deadlines import Deadlines
 from pawl.gateway.exchange import Asked, Heard, new_id, said
 
@@ -112,7 +112,7 @@ async def test_a_grader_decides_by_its_bound_and_one_that_fails_lets_through() -
         raise ValueError(text)
 
     graders: list[Any] = [lambda m, t: 0.5, lambda m, t: 0.49, broken, None]
-    assert [await passes(rule, asked, Heard(text="t"), g) for g in graders] == [True, False, True, True]
+    assert [await refusal(rule, asked, Heard(text="t"), g) for g in graders] == [None, 0.49, None, None]
 
 
 def test_prompts_and_inputs_are_recorded_as_messages() -> None:

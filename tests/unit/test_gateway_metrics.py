@@ -19,7 +19,10 @@ from pawl.gateway.routing.load import LoadBook
 from pawl.gateway.snapshot import Snapshot
 from pawl.lake.journal import Journal
 from pawl.lake.records import Feedback, Interaction
-from pawl.monitoring import baseline
+from pawl.monitoring import baseline, drift_record
+from pawl.monitoring.drift_record import DriftRecord, KindNow
+from pawl.qe.functional_negative.task import FunctionalNegative
+from pawl.qe.unit_tests.task import UnitTestGeneration
 from pawl.rollout.control import Approval, Request
 from pawl.rollout.control_sqlite import SqliteControl
 from pawl.rollout.route import Arm, Route
@@ -244,3 +247,40 @@ def test_the_gateway_tells_the_baseline_of_what_serves(control: SqliteControl, t
     found = looked(loop(control, tmp_path))
     assert found["pawl_quality_baseline agent=aa arm=base"] == 0.25
     assert found["pawl_quality_baseline agent=aa arm=a-v2"] == 0.6
+
+
+def test_tests_that_clients_got_are_counted_by_the_task() -> None:
+    metrics = Metrics(tests={"a": UnitTestGeneration().tests_in, "b": FunctionalNegative().tests_in})
+    code = "def test_one():\n    pass\n\nclass TestB:\n    async def test_two(self):\n        pass\n\ndef no(): pass\n"
+    cases = '{"test_cases": [{"name": "x"}, {"name": "y"}]}'
+    for record in (
+        call(completion=code), call(completion=code, role="shadow"), call(completion=code, status=500, error="x"),
+        call(agent="b", completion=cases), call(agent="b", completion="no JSON"), call(agent="c", completion=cases),
+    ):  # fmt: skip
+        metrics.count(record)
+    found = {k: v for k, v in told(metrics).items() if k.startswith("pawl_generated_tests_total")}
+    assert found == {"pawl_generated_tests_total agent=a": 2, "pawl_generated_tests_total agent=b": 2}
+
+
+def test_drift_is_told_of_the_champion_that_serves_alone(control: SqliteControl, tmp_path: Path) -> None:
+    made = loop(control, tmp_path)
+    now = {
+        "quality": KindNow(evidence=1.0, peak=200.0, sessions=9, since=5.0),
+        "input_length": KindNow(evidence=4.0, peak=9.0, sessions=9),
+    }
+    record = DriftRecord(agent="aa", champion="base", anchor=1.0, looked_at=7.0, through=6.0, threshold=16.0, kinds=now)
+    drift_record.write(control, "aa", lambda old: record)
+
+    def drifts() -> dict[str, float]:
+        made.seen = made.look()
+        return {k: v for k, v in looked(made).items() if k.startswith("pawl_drift")}
+
+    assert drifts() == {
+        "pawl_drift agent=aa kind=quality": 1,
+        "pawl_drift agent=aa kind=input_length": 0,
+        "pawl_drift_evidence_ratio agent=aa kind=quality": 1,
+        "pawl_drift_evidence_ratio agent=aa kind=input_length": 0.5,
+        "pawl_drift_looked_time_seconds agent=aa": 7,
+    }
+    drift_record.write(control, "aa", lambda old: msgspec.structs.replace(record, champion="the one before"))
+    assert drifts() == {}

@@ -77,7 +77,7 @@ def test_it_installs_what_the_locks_say() -> None:
     synced = [rest for kind, rest in instructions() if kind == "RUN" and "uv pip sync" in rest]
     locks = [set(re.findall(r"[\w/]+\.txt", line)) for line in synced]
     assert locks == [
-        {"requirements/core.txt", "requirements/model.txt", "infra/images/postgres.txt"},
+        {"requirements/core.txt", "requirements/model.txt"},
         {"requirements/gpu.txt", "requirements/model.txt"},
     ]
     for lock in set().union(*locks):

@@ -27,7 +27,7 @@ from tests.manifests import Reach, pod_problems, pods
 Manifest = dict[str, Any]
 OVERLAYS = ("dev", "gpu")
 VERSIONS = ("1.31", "1.37")  # the oldest that has all fields used here among those still met, and the newest known
-CUSTOM = {"ExternalSecret"}  # kinds that Kubernetes itself does not know
+CUSTOM = {"ExternalSecret", "SecretStore"}  # kinds that Kubernetes itself does not know
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,8 @@ def test_pods_reach_each_other_as_this_table_says_and_nothing_else(manifests: li
         ("prefect-worker", "prefect-server", 4200), ("prefect-deploy", "prefect-server", 4200),
     }  # fmt: skip
     if "postgres" in reach.pods:
-        expected |= {("mlflow", "postgres", 5432), ("prefect-server", "postgres", 5432)}
+        users = ("mlflow", "prefect-server", "gateway", "flow", "control-database")
+        expected |= {(user, "postgres", 5432) for user in users}
     assert reach.edges() == expected
     assert reach.outside("vllm") == set()
 
@@ -192,7 +193,7 @@ def test_what_is_named_is_there(manifests: list[Manifest]) -> None:
         assert "replicas" not in target["spec"]  # each `kubectl apply` would set it back
 
 
-def test_all_that_write_the_control_database_share_a_node(manifests: list[Manifest]) -> None:
+def test_all_that_share_the_journal_share_a_node(manifests: list[Manifest]) -> None:
     beside = [{"labelSelector": {"matchLabels": {"pawl/home": "true"}}, "topologyKey": "kubernetes.io/hostname"}]
     found = set()
     for manifest in everything(manifests):
@@ -205,6 +206,39 @@ def test_all_that_write_the_control_database_share_a_node(manifests: list[Manife
     assert {name for name, _ in found} == {"gateway", "flow"}
     # Else a training job would wait for ever for a GPU on the node that the gateway chose.
     assert len({selector for _, selector in found} - {"null", "{}"}) <= 1
+
+
+def test_spread_lets_gateways_go_where_they_like(tmp_path: Path, kubernetes: Path) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed: it renders the manifests")
+    place = os.path.relpath(kubernetes, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{place}/overlays/gpu]\ncomponents: [{place}/components/spread]\n"
+    )
+    done = subprocess.run(["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found = list(yaml.safe_load_all(done.stdout))
+    spec = of(found, "Deployment", "gateway")["spec"]["template"]["spec"]
+    assert "affinity" not in spec and spec["topologySpreadConstraints"][0]["topologyKey"] == "kubernetes.io/hostname"
+    assert of(found, "PersistentVolumeClaim", "pawl-home")["spec"]["accessModes"] == ["ReadWriteMany"]
+    for version in VERSIONS:
+        kubernetes_validate.validate(of(found, "Deployment", "gateway"), version, strict=True)
+    free = flow_job(found, affinity={})
+    assert free["spec"]["template"]["spec"]["affinity"] == {}
+    kubernetes_validate.validate(free, VERSIONS[-1], strict=True)
+
+
+def test_each_part_has_its_own_role_in_the_control_database(manifests: list[Manifest]) -> None:
+    found = {}
+    for name, spec in pods(everything(manifests)).items():
+        secrets = {e["secretRef"]["name"] for c in spec["containers"] for e in c.get("envFrom", []) if "secretRef" in e}
+        found[name] = {s for s in secrets if s.startswith("control-")}
+    expected = {"gateway": {"control-gateway"}, "flow": {"control-flow"}, "control-database": {"control-owner"}}
+    assert {name: roles for name, roles in found.items() if roles} == expected
+    line = pods(manifests)["control-database"]["containers"][0]["args"][-1]
+    made = (Path(__file__).resolve().parents[2] / "infra/kubernetes/overlays/dev/postgres-init.sh").read_text()
+    for role in re.findall(r"--(?:gateway|flow) (\w+)", line):
+        assert f"CREATE ROLE {role} LOGIN" in made
 
 
 def test_a_flow_run_gets_the_gpus_that_the_pool_or_its_deployment_asks_for(rendered: dict[str, list[Manifest]]) -> None:
@@ -283,3 +317,39 @@ def test_every_secret_of_the_pods_comes_from_the_store(rendered: dict[str, list[
             wanted = json.loads(reference)
             assert wanted["key"] in stored[wanted["name"]], (name, wanted)
     assert stored["gateway-tls"] == {"tls.crt", "tls.key"}
+
+
+@pytest.mark.parametrize("store", ["vault", "aws", "google", "azure"])
+def test_every_secret_comes_from_whichever_store_is_chosen(kubernetes: Path, tmp_path: Path, store: str) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed: it renders the manifests")
+    shutil.copytree(kubernetes / "components", tmp_path / "components")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kustomization.yaml").write_text(
+        "namespace: pawl\ncomponents: "
+        f"[../components/external-secrets, ../components/secret-store-{store}, ../components/encrypted-volumes]\n"
+        "resources: [claims.yaml]\nconfigMapGenerator: [{name: pawl-settings, literals: [A=B]}]\n"
+    )
+    shutil.copy(kubernetes / "base" / "storage.yaml", tmp_path / "mine" / "claims.yaml")
+    done = subprocess.run(["kubectl", "kustomize", str(tmp_path / "mine")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    manifests = list(yaml.safe_load_all(done.stdout))
+    (made,) = [m for m in manifests if m["kind"] == "SecretStore"]
+    assert made["metadata"]["namespace"] == "pawl" and len(made["spec"]["provider"]) == 1
+    (account,) = re.findall(r'"serviceAccountRef": \{"name": "([^"]+)"\}', json.dumps(made))
+    assert of(manifests, "ServiceAccount", account)["automountServiceAccountToken"] is False
+    for secret in (m for m in manifests if m["kind"] == "ExternalSecret"):
+        assert secret["spec"]["secretStoreRef"] == {"kind": "SecretStore", "name": made["metadata"]["name"]}
+        for data in secret["spec"]["data"]:
+            # What names may hold in all four; Azure's is the narrowest.
+            assert re.fullmatch(r"pawl-[a-z0-9-]+", data["remoteRef"]["key"]), data
+    # The claim lies on the encrypted class, and the report can tell.
+    kind = of(
+        manifests, "StorageClass", of(manifests, "PersistentVolumeClaim", "pawl-home")["spec"]["storageClassName"]
+    )
+    assert kind["parameters"]["encrypted"] == "true" and "namespace" not in kind["metadata"]
+    told = of(manifests, "ConfigMap", "pawl-settings")["data"]
+    assert kind["metadata"]["name"] in told["PAWL_DISK_ENCRYPTION"] and told["A"] == "B"
+    for manifest in manifests:
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)

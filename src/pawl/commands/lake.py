@@ -15,6 +15,7 @@ import typer
 from pawl import bootstrap
 from pawl.commands.acting_key import acting_key
 from pawl.errors import NotAllowed
+from pawl.lake.care import AUDIT_DAYS, PAYLOAD_DAYS
 from pawl.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ def compact() -> None:
 
 @app.command("expire")
 def expire(
-    payload_days: Annotated[float, typer.Option(help="after these prompts, answers and details go")] = 400,
-    audit_days: Annotated[float, typer.Option(help="after these the rows go too")] = 6 * 365.25,
+    payload_days: Annotated[float, typer.Option(help="after these prompts, answers and details go")] = PAYLOAD_DAYS,
+    audit_days: Annotated[float, typer.Option(help="after these the rows go too")] = AUDIT_DAYS,
 ) -> None:
     """Apply retention now."""
     key = acting_key("operator", "admin")

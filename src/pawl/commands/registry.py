@@ -72,7 +72,7 @@ def person(name: Annotated[str, typer.Argument(help="the account's name in MLflo
 
 
 def webhook_encryption_key(settings: Settings) -> str:
-    """The Fernet key under which MLflow keeps webhooks' secrets. Without one it forgets them with its process."""
-    import base64
+    """MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY of this machine."""
+    from pawl.registry.webhook import encryption_key
 
-    return base64.urlsafe_b64encode(bootstrap.control(settings).secret("mlflow-webhook-encryption")).decode()
+    return encryption_key(bootstrap.control(settings))

@@ -80,6 +80,23 @@ def rollout_pause(agent: Agent, reason: Reason) -> None:
     _tell(by_hand.pause(bootstrap.control(Settings()), agent, key, reason))
 
 
+@app.command("reduce")
+def rollout_reduce(
+    agent: Agent,
+    to: Annotated[int, typer.Option(help="percent of sessions; less than the challenger has now", min=1, max=99)],
+    reason: Reason,
+) -> None:
+    """Partial rollback: a smaller share for the challenger at once, until resumed. Breakers are stricter meanwhile.
+
+    Sessions above the share go back to the champion; resuming gives the stage its whole share again.
+    Example: pawl rollout reduce functional-negative --to 5 --reason "complaints about dates"
+    """
+    from pawl.improvement import by_hand
+
+    key = acting_key("operator", "admin")
+    _tell(by_hand.reduce(bootstrap.control(Settings()), agent, to, key, reason))
+
+
 @app.command("resume")
 def rollout_resume(agent: Agent, reason: Annotated[str, typer.Option(help="kept in the audit log")] = "") -> None:
     """Let a held rollout go on by its evidence, with its stage's whole share."""

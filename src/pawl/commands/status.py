@@ -1,95 +1,59 @@
-"""`pawl status`: who serves each agent, rollouts, approvals that wait, and the cluster as it must be and as it is."""
+"""`pawl status`: the servers of this machine, who serves each agent, rollouts, approvals that wait, and the cluster as
+it must be and as it is."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from pawl import bootstrap
-from pawl.errors import PawlError
 from pawl.fleet.spec import FleetSpec
 from pawl.rollout.control import ControlStore
-from pawl.serving.desired import Need
-from pawl.serving.replicas import Replica
+from pawl.serving.cluster_state import ClusterState, compared, looked_at
 from pawl.settings import Settings
 
-
-class AdapterState(msgspec.Struct, frozen=True):
-    """One adapter: who names it, and the replicas that do not list it."""
-
-    name: str
-    why: tuple[str, ...]
-    firm: bool
-    on: int  # replicas that list it
-    missing_on: tuple[str, ...]
-
-
-class ReplicaState(msgspec.Struct, frozen=True):
-    """One replica as it answers now."""
-
-    url: str
-    up: bool
-    why: str
-    adapters: tuple[str, ...]
-
-
-class ClusterState(msgspec.Struct, frozen=True):
-    """The serving cluster: what must be there, what is there, and what is there for nobody."""
-
-    replicas: tuple[ReplicaState, ...]
-    adapters: tuple[AdapterState, ...]
-    unneeded: tuple[str, ...]
-    slots: int
+if TYPE_CHECKING:
+    from pawl.platform.standing import Standing
 
 
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
-    """What serves each agent, open rollouts, what waits for approval, and where every adapter is."""
+    """The servers of this machine, what serves each agent, open rollouts, approvals that wait, every adapter's place.
+
+    A server is up (runs and answers), runs without answering, is down (it was started and is gone), or not started.
+    """
+    from pawl.platform.standing import told as told_servers
+
     settings = Settings()
     fleet, control = bootstrap.fleet(settings), bootstrap.control(settings)
     wanted = bootstrap.needs(settings, fleet, control)
+    servers = _servers(settings, fleet)
     cluster = compared(wanted, looked_at(bootstrap.replicas(settings, fleet)()), settings.vllm_cpu_loras)
     agents = [_agent(fleet, control, name) for name in (a.name for a in fleet.agents)]
     if as_json:
-        typer.echo(msgspec.json.encode({"agents": agents, "cluster": cluster}))
+        typer.echo(msgspec.json.encode({"servers": servers, "agents": agents, "cluster": cluster}))
         return
+    for line in told_servers(servers, time.time()):
+        typer.echo(line)
     for agent in agents:
         _tell(agent)
     for line in told(cluster):
         typer.echo(line)
 
 
-def looked_at(replicas: Sequence[Replica]) -> list[ReplicaState]:
-    """Every replica as it answers now; changes nothing."""
+def _servers(settings: Settings, fleet: FleetSpec) -> list[Standing]:
+    from pawl.platform.process import recorded
+    from pawl.platform.servers import ON_DEMAND, platform
+    from pawl.platform.standing import standings
 
-    def look(replica: Replica) -> ReplicaState:
-        try:
-            listed = replica.look().listed
-        except PawlError as e:
-            return ReplicaState(replica.url, False, str(e), ())
-        return ReplicaState(replica.url, True, "", tuple(sorted(n for n, m in listed.items() if m.adapter)))
-
-    with ThreadPoolExecutor(max(1, len(replicas))) as pool:
-        return list(pool.map(look, replicas))
-
-
-def compared(wanted: Mapping[str, Need], replicas: Sequence[ReplicaState], slots: int) -> ClusterState:
-    """What must be beside what is (pure)."""
-    up = [r for r in replicas if r.up]
-    there = {name for r in up for name in r.adapters}
-    adapters = tuple(
-        AdapterState(
-            n, need.why, need.firm, sum(n in r.adapters for r in up), tuple(r.url for r in up if n not in r.adapters)
-        )
-        for n, need in wanted.items()
-    )
-    return ClusterState(tuple(replicas), adapters, tuple(sorted(there - wanted.keys())), slots)
+    started = {s.name: s for s in recorded(settings.home)}
+    meant = [s for s in platform(settings, fleet).servers if s.name in started or s.name not in ON_DEMAND]
+    others = [s for name, s in started.items() if name not in {m.name for m in meant}]
+    return standings([*meant, *others])
 
 
 def told(cluster: ClusterState) -> list[str]:
@@ -110,6 +74,7 @@ def told(cluster: ClusterState) -> list[str]:
 
 
 def _agent(fleet: FleetSpec, control: ControlStore, name: str) -> dict[str, Any]:
+    from pawl.monitoring import drift_record
     from pawl.registry.approvals import unanswered
 
     route, rollout = bootstrap.current_route(fleet, control, fleet.agent(name)), control.open_rollout(name)
@@ -120,6 +85,7 @@ def _agent(fleet: FleetSpec, control: ControlStore, name: str) -> dict[str, Any]
         "challenger": route.challenger.name if route.challenger else None,
         "percent": route.percent,
         "shadows": [arm.name for arm in route.shadows],
+        "drift": drift_record.of_champion(control, name, route.champion.name),
         "rollout": {"id": rollout.id, "stage": rollout.stage, "held": rollout.held} if rollout else None,
         "approvals": [
             {
@@ -142,6 +108,8 @@ def _tell(agent: dict[str, Any]) -> None:
         typer.echo(f"  challenger {agent['challenger']} at {agent['percent']} % ({stage}{held})")
     for name in agent["shadows"]:
         typer.echo(f"  shadow {name}")
+    if agent["drift"]:
+        typer.echo(f"  DRIFT of {', '.join(agent['drift'])}: `pawl drift {agent['agent']}`")
     for one in agent["approvals"]:
         what = "forced" if one["forced"] else "waits for approval"
         typer.echo(

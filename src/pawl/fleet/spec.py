@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from pawl.fleet.approval import ApprovalSpec as ApprovalSpec
 from pawl.fleet.base import Spec
 from pawl.fleet.chain import AutoSpec, ChainSpec
+from pawl.fleet.costs import CostsSpec
 from pawl.fleet.data import DataSpec
+from pawl.fleet.drift import DriftSpec
 from pawl.fleet.evaluation import EvaluationSpec as EvaluationSpec
 from pawl.fleet.limits import LimitsSpec, Privacy
 from pawl.fleet.policy import PolicySpec
@@ -55,6 +57,7 @@ class AgentSpec(Spec):
     search: SearchSpec = SearchSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     rollout: RolloutSpec = RolloutSpec()
+    drift: DriftSpec = DriftSpec()
     routing: RoutingSpec = RoutingSpec()
     serving: ServingSpec = ServingSpec()
     privacy: Privacy = Field(default="open", description="local_only: no cloud, ever; strict: allow-listed hosts only")
@@ -136,6 +139,7 @@ class FleetSpec(Spec):
     auto: AutoSpec | None = Field(default=None, description="the model name that picks the agent itself")
     gateway: GatewaySpec = GatewaySpec()
     policy: PolicySpec = PolicySpec()
+    costs: CostsSpec = Field(default=CostsSpec(), description="of serving locally, for `pawl report`")
     sandbox: SandboxSpec = SandboxSpec()
 
     @model_validator(mode="after")

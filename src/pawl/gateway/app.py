@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from pawl.errors import LakeError
+from pawl.errors import ControlUnavailable, LakeError
 from pawl.gateway.access import auth
 from pawl.gateway.access.limits import retry_after
 from pawl.gateway.api.batch_paths import BatchPaths, Handler
@@ -102,7 +102,7 @@ class Gateway:
         except Exception as e:
             if begun:
                 raise  # the server cuts the connection: a client must not take half an answer for a whole one
-            if isinstance(e, LakeError):
+            if isinstance(e, LakeError | ControlUnavailable):
                 refused = Refused(503, str(e), "server_error", "not_recorded")
             else:
                 log.exception("%s %s failed", scope["method"], scope["path"])

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import psutil
 
 from pawl.errors import ConfigError
+from pawl.fleet.clouds import cloud_of
 from pawl.fleet.limits import LimitsSpec
 from pawl.fleet.routing import RoutingSpec
 from pawl.fleet.spec import AgentSpec, FleetSpec
@@ -36,7 +37,7 @@ from pawl.gateway.routing.load import LoadBook
 from pawl.gateway.routing.router import Router
 from pawl.gateway.shadows import Shadows
 from pawl.gateway.snapshot import Snapshot
-from pawl.gateway.traffic_follower import TrafficFollower
+from pawl.gateway.traffic_follower import TrafficFollower, TrafficMetrics
 from pawl.gateway.upstreams.client import UpstreamClient
 from pawl.gateway.watchdog import Watchdog
 from pawl.lake.journal import Journal
@@ -88,14 +89,15 @@ class Parts:
     ) -> None:
         self.promises, self.picker, self.events = promises or {}, picker, events
         self.fleet, self.control, self.home, self._journal = fleet, control, home, journal
-        self.cluster, self._engines = cluster, engines or {}
+        self.cluster = cluster
         looks = {fleet.local_upstream: cluster.look_of} if cluster else {}
         found = {fleet.local_upstream: cluster.bases} if cluster and finds_replicas else {}
         self.client = UpstreamClient(fleet.upstreams, places, looks, found)
         if problems := leaks(fleet, self.client.urls, services or {}):
             raise ConfigError("the fleet's privacy", problems)
         self._spans = spans
-        self.metrics = Metrics(_clouds(fleet))
+        writers = {name: promise.tests_in for name, promise in self.promises.items()}
+        self.metrics = Metrics(_clouds(fleet), writers)
         if cluster is not None:
             self.metrics.also(ClusterMetrics(cluster, lambda: self.client.balanced))
         self.audit = AuditTrail(control)
@@ -120,6 +122,9 @@ class Parts:
         self._fallbacks = {a.name: FallbackShare(fleet.gateway.fallback_alerts) for a in fleet.agents}
         self._loop = LoopMetrics(control, self.snapshot, lambda: self.watchdog.alarms, home)
         self.metrics.also(self._loop)
+        self._traffic = TrafficFollower(engines, lambda: self.snapshot.routes, control) if engines else None
+        if self._traffic is not None:
+            self.metrics.also(TrafficMetrics(self._traffic.behind))
 
     async def record(self, *records: Record) -> None:
         """Journal records, then let everything that counts take them in."""
@@ -177,11 +182,8 @@ class Parts:
             "spending": self._settle(),
             "figures": self._loop.follow(),
             **({"cluster": self.cluster.watch()} if self.cluster else {}),
-            **({"traffic": self._follower().follow()} if self._engines else {}),
+            **({"traffic": self._traffic.follow()} if self._traffic else {}),
         }
-
-    def _follower(self) -> TrafficFollower:
-        return TrafficFollower(self._engines, lambda: self.snapshot.routes)
 
     async def drain(self, seconds: float) -> None:
         """Let what was begun end."""
@@ -228,9 +230,8 @@ _NO_LIMITS = LimitsSpec()
 
 def _clouds(fleet: FleetSpec) -> dict[str, UpstreamSpec]:
     """By agent, what prices "all in the cloud": the cloud it names first, else the fleet's first; none without one."""
-    names = [n for n, u in fleet.upstreams.items() if u.kind == "cloud"]
-    own = {a.name: [u for _, u in a.upstreams() if u in names] for a in fleet.agents}
-    return {agent: fleet.upstreams[(mine or names)[0]] for agent, mine in own.items() if mine or names}
+    found = {a.name: cloud_of(fleet, a.name) for a in fleet.agents}
+    return {agent: fleet.upstreams[name] for agent, name in found.items() if name is not None}
 
 
 def _routes_of_services(fleet: FleetSpec) -> dict[str, Route]:

@@ -16,15 +16,15 @@ from pawl.fleet.spec import FleetSpec
 from pawl.gateway.access.audit_trail import AuditTrail
 from pawl.gateway.access.privacy import host
 from pawl.gateway.api.forms import Form
-from pawl.gateway.cascade import Grader, passes
-from pawl.gateway.exchange import PATHS, Asked, Heard, body_for, interaction, new_id
+from pawl.gateway.cascade import Grader, refusal
+from pawl.gateway.exchange import PATHS, Asked, Heard, body_for, graded, interaction, new_id
 from pawl.gateway.metrics import Metrics
 from pawl.gateway.routing.load import LoadBook
 from pawl.gateway.routing.policy import Choice
 from pawl.gateway.routing.router import Router
 from pawl.gateway.upstreams.client import UpstreamClient, UpstreamFailed
 from pawl.gateway.wire import Send, send_json
-from pawl.lake.records import Interaction
+from pawl.lake.records import Interaction, Record
 from pawl.rollout.route import Arm, Route
 
 log = logging.getLogger("pawl.gateway")
@@ -58,6 +58,7 @@ class Call:
     def __init__(self, means: Means, asked: Asked, route: Route, form: Form, send: Send) -> None:
         self._m, self._asked, self._route, self._form, self._send = means, asked, route, form, send
         self._draft: tuple[Choice, Heard, float, dict[str, object]] | None = None
+        self._draft_score = 0.0
         self.begun = False  # something of an answer has left
         self.answered = False  # all of it has
 
@@ -135,17 +136,19 @@ class Call:
         return True
 
     async def _keeps(self, choice: Choice, heard: Heard) -> bool:
-        """Whether the cascade lets this answer through."""
+        """Whether the cascade lets this answer through; where not, what it scored is kept."""
         cascade = self._m.cascades.get(self._asked.agent)
         if cascade is None or choice.arm.upstream == cascade.upstream or self._draft is not None:
             return True
         if cascade.upstream not in self._reach():
             return True  # nobody stronger may see it
         try:
-            return await passes(cascade, self._asked, heard, self._m.graders.get(self._asked.agent))
+            score = await refusal(cascade, self._asked, heard, self._m.graders.get(self._asked.agent))
         except Exception:  # a check that breaks must cost nobody an answer
             log.exception("the cascade's check failed; the answer passes")
             return True
+        self._draft_score = 0.0 if score is None else score
+        return score is None
 
     async def _stream(self, choice: Choice, heard: Heard, started: float) -> None:
         m, arm = self._m, choice.arm
@@ -192,12 +195,13 @@ class Call:
         if drafts:
             await asyncio.shield(self._m.record(*drafts))
 
-    def _drafts(self) -> list[Interaction]:
-        """The answer that the cascade's check refused, where there is one: it was paid for."""
+    def _drafts(self) -> list[Record]:
+        """The answer that the cascade's check refused, where there is one: it was paid for, and speaks of its arm."""
         if self._draft is None:
             return []
         choice, heard, started, _ = self._draft
-        return [self._interaction(choice, heard, started, identity=new_id(), role="draft")]
+        draft = self._interaction(choice, heard, started, identity=new_id(), role="draft")
+        return [draft, graded(draft, self._draft_score)]
 
     async def _failed(self, choice: Choice, heard: Heard, started: float, e: UpstreamFailed, *, last: bool) -> None:
         heard.status, heard.error, heard.broken = e.status, e.message, self.begun

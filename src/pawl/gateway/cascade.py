@@ -18,17 +18,21 @@ Grader = Callable[[list[dict[str, Any]], str], float]
 _BACKTRACKS = 100_000  # of a schema's pattern: a few milliseconds
 
 
-async def passes(cascade: CascadeSpec, asked: Asked, heard: Heard, grader: Grader | None) -> bool:
-    """Whether the answer is good enough to be the client's. What cannot be checked passes."""
+async def refusal(cascade: CascadeSpec, asked: Asked, heard: Heard, grader: Grader | None) -> float | None:
+    """The score (0..1) of an answer that is not good enough to be the client's; None where it is.
+
+    What has not the demanded form scores 0. What cannot be checked is let through.
+    """
     if cascade.check == "schema":
-        return fits(asked.body.get("response_format"), heard.text)
+        return None if fits(asked.body.get("response_format"), heard.text) else 0.0
     if grader is None:
-        return True
+        return None
     try:
-        return await asyncio.to_thread(grader, said(asked), heard.text) >= cascade.min_score
+        score = await asyncio.to_thread(grader, said(asked), heard.text)
     except Exception as e:
         log.info("an answer could not be graded: %r", e)
-        return True
+        return None
+    return None if score >= cascade.min_score else score
 
 
 def fits(shape: Any, text: str) -> bool:

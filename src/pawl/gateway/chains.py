@@ -39,6 +39,10 @@ class Promise(Protocol):
         """Whether an answer has the promised form."""
         ...
 
+    def tests_in(self, completion: str) -> int:
+        """How many tests an answer holds; 0 for an agent that writes none."""
+        ...
+
     @property
     def system(self) -> str:
         """The system message of its prompts; empty where there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from pawl.fleet.routing import Complexity, Strategy
 from pawl.fleet.upstream import UpstreamSpec
 from pawl.gateway.routing.complexity import CHARS_A_TOKEN, Features
 from pawl.gateway.routing.policy import Choice
-from pawl.lake.records import Consent, Interaction
+from pawl.lake.records import Consent, Feedback, Interaction
 from pawl.monitoring.economics import price
 from pawl.rollout.route import Arm, Route
 
@@ -156,6 +157,19 @@ def body_for(arm: Arm, asked: Asked, *, stream: bool) -> dict[str, Any]:
     return body
 
 
+def graded(call: Interaction, score: float) -> Feedback:
+    """What the platform's own check said of an answer that no client may have seen."""
+    return Feedback(
+        id=uuid.uuid4().hex,
+        at=time.time(),
+        interaction=call.id,
+        agent=call.agent,
+        kind="outcome",
+        score=score,
+        source="grader",
+    )
+
+
 def interaction(
     asked: Asked,
     heard: Heard,
@@ -169,7 +183,6 @@ def interaction(
 ) -> Interaction:
     """The record of one call."""
     arm = choice.arm
-    shadow = role == "shadow"
     prompt_tokens, completion_tokens = heard.prompt_tokens, heard.completion_tokens
     if heard.text and not completion_tokens:
         # Who leaves before the last chunk, or an upstream that states no usage, is not free: an estimate counts.
@@ -186,7 +199,7 @@ def interaction(
         arm_kind=arm.kind,
         role=role,  # type: ignore[arg-type]
         endpoint=asked.endpoint,
-        shadow_of=asked.id if shadow else None,
+        shadow_of=asked.id if role != "answer" else None,
         parent=asked.parent[0] if asked.parent else None,
         step=asked.parent[1] if asked.parent else "",
         picked=asked.picked,
@@ -206,7 +219,7 @@ def interaction(
         finish_reason=heard.finish_reason,
         status=heard.status,
         error=heard.error,
-        streamed=asked.streamed and not shadow,
+        streamed=asked.streamed and role != "shadow",
         broken=heard.broken,
         prompt_tokens=prompt_tokens,
         cached_tokens=heard.cached_tokens,

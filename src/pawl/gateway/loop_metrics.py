@@ -18,7 +18,8 @@ from prometheus_client.registry import Collector
 
 from pawl.gateway.snapshot import Snapshot
 from pawl.lake.journal import SEALED
-from pawl.monitoring import baseline
+from pawl.monitoring import baseline, drift_record
+from pawl.monitoring.drift_record import DriftRecord
 from pawl.monitoring.progress import ProgressFile
 from pawl.registry.approvals import standing, unanswered
 from pawl.rollout.control import ControlStore, Request
@@ -45,6 +46,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     waiting: tuple[Waiting, ...] = ()
     ended: Mapping[tuple[str, str], int] = {}  # (agent, done or rolled_back) -> rollouts
     baselines: Mapping[tuple[str, str], float] = {}  # (agent, arm) -> 0..1
+    drift: Mapping[str, DriftRecord] = {}  # by agent, of the champion of now
     steps: Mapping[tuple[str, str], float] = {}  # (agent, step of a candidate) -> when it was last done
     progress: tuple[str, float, float] | None = None  # what is under way, share done, when that was written
     lag_s: float = 0.0
@@ -90,6 +92,7 @@ class LoopMetrics(Collector):
             waiting=tuple(self._standing(r, now) for r in unanswered(requests, rollouts) if r.agent in agents),
             ended=ended,
             baselines=self._baselines(arms, requests),
+            drift=self._drift(),
             steps=candidate_steps(self._home / "candidates", agents),
             progress=(progress.name, progress.done / max(1, progress.total), progress.at) if progress else None,
             lag_s=lag_s,
@@ -108,6 +111,12 @@ class LoopMetrics(Collector):
         found = {(agent, arm.name): baseline.known(self._control, agent, arm, requests) for agent, arm in arms}
         return {at: mean for at, mean in found.items() if mean is not None}
 
+    def _drift(self) -> dict[str, DriftRecord]:
+        """What the quality watch found last; what it found of a champion that serves no longer is no news."""
+        found = {agent: drift_record.read(self._control, agent) for agent in self._snapshot.routes}
+        champions = {agent: route.champion.name for agent, route in self._snapshot.routes.items()}
+        return {a: r for a, r in found.items() if r is not None and r.champion == champions.get(a)}
+
     def describe(self) -> Iterator[Metric]:
         """Nothing: names are told with their values."""
         return iter(())
@@ -118,6 +127,7 @@ class LoopMetrics(Collector):
         yield from self._rollouts()
         yield from self._approvals()
         yield from self._learning()
+        yield from self._drifts()
         yield from self._record()
 
     def _routes(self) -> Iterator[Metric]:
@@ -197,6 +207,27 @@ class LoopMetrics(Collector):
             share.add_metric([], self.seen.progress[1])
             told.add_metric([], self.seen.progress[2])
         yield from (baselines, steps, share, told)
+
+    def _drifts(self) -> Iterator[Metric]:
+        drift = GaugeMetricFamily(
+            "pawl_drift",
+            "1 while a kind of the agent's traffic has drifted, 0 where it is watched",
+            labels=["agent", "kind"],
+        )
+        evidence = GaugeMetricFamily(
+            "pawl_drift_evidence_ratio",
+            "Evidence of drift as a share of what is told as one, on a logarithmic scale: 0 none, 1 enough",
+            labels=["agent", "kind"],
+        )
+        looked = GaugeMetricFamily(
+            "pawl_drift_looked_time_seconds", "Epoch time of the last look for drift", labels=["agent"]
+        )
+        for agent, record in self.seen.drift.items():
+            for kind, now in record.kinds.items():
+                drift.add_metric([agent, kind], float(now.since is not None))
+                evidence.add_metric([agent, kind], drift_record.share(record, now))
+            looked.add_metric([agent], record.looked_at)
+        yield from (drift, evidence, looked)
 
     def _record(self) -> Iterator[Metric]:
         seen = self.seen

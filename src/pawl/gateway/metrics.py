@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -52,9 +52,12 @@ class _Scores(NamedTuple):
 class Metrics:
     """Counts what is recorded; labels are agents, arms and upstreams, never what a client sent."""
 
-    def __init__(self, clouds: Mapping[str, UpstreamSpec] | None = None) -> None:
-        """`clouds`: by agent, the upstream that "all in the cloud" is priced by."""
-        self._clouds = clouds or {}
+    def __init__(
+        self, clouds: Mapping[str, UpstreamSpec] | None = None, tests: Mapping[str, Callable[[str], int]] | None = None
+    ) -> None:
+        """`clouds`: by agent, the upstream that "all in the cloud" is priced by; `tests`: what counts the tests in an
+        agent's answer."""
+        self._clouds, self._tests = clouds or {}, tests or {}
         self._registry = own = CollectorRegistry()
         self.made: list[MetricWrapperBase] = []
         ProcessCollector(registry=own)
@@ -85,6 +88,7 @@ class Metrics:
         self._all_cloud = counter(
             "pawl_all_cloud_usd", "What the answers would have cost in the agent's cloud, by their tokens", ("agent",)
         )
+        self._generated = counter("pawl_generated_tests", "Tests in the answers that clients got", ("agent",))
         self._latency = seconds("pawl_latency_seconds", "Whole call to an arm", _CALL)
         self._first = seconds("pawl_first_token_seconds", "First token of streams", _CALL)
         self._feedback = counter("pawl_feedback", "Feedback that came", ("agent", "kind"))
@@ -132,6 +136,7 @@ class Metrics:
         for arm in arms:
             self._calls_to((agent, arm, "answer"))
             self._scores_of((agent, arm, "outcome"))
+        self._generated.labels(agent)
         self._fallbacks.labels(agent)
         self._all_cloud.labels(agent)
 
@@ -169,6 +174,9 @@ class Metrics:
         if record.arm not in self._began:
             self._began.add(record.arm)
             self._arm_start.labels(record.arm).set(record.latency_s)
+        count = self._tests.get(record.agent)
+        if count is not None and record.role == "answer":
+            self._generated.labels(record.agent).inc(count(record.completion))
         cloud = self._clouds.get(record.agent)
         if cloud is not None and record.role == "answer":
             self._all_cloud.labels(record.agent).inc(price(cloud, record.prompt_tokens, record.completion_tokens))

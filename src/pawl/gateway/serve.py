@@ -41,9 +41,9 @@ def build(
     oidc = fleet.gateway.oidc
     services = {"events": settings.prefect_api_url}
     services |= {"gateway.oidc": oidc.jwks_url or oidc.issuer} if oidc else {}
-    engines = traffic_engines(settings, fleet)
-    if engines or settings.finds_pods:
+    if settings.finds_pods or any(a.serving.http_route for a in fleet.agents):
         services["kubernetes"] = settings.kubernetes_api
+    services |= {f"the Envoy of {a.name}": a.serving.envoy.admin for a in fleet.agents if a.serving.envoy}
     telemetry = fleet.gateway.telemetry
     if telemetry.sample:
         services["gateway.telemetry"] = expanded(telemetry.endpoint, settings.places)
@@ -73,7 +73,7 @@ def build(
         picker=_picker(settings) if fleet.auto else None,
         cluster=reconciler(settings, fleet, control, evict=True),
         finds_replicas=settings.finds_pods,
-        engines=engines,
+        engines=traffic_engines(settings, fleet),
     )
     return Gateway(parts)
 

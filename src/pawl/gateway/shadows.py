@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 
 from pawl.errors import PawlError
 from pawl.gateway.call import Means, cloud_call
-from pawl.gateway.exchange import PATHS, Asked, Heard, body_for, interaction, new_id, said
+from pawl.gateway.exchange import PATHS, Asked, Heard, body_for, graded, interaction, new_id, said
 from pawl.gateway.routing.policy import Choice
 from pawl.gateway.upstreams.client import UpstreamFailed
-from pawl.lake.records import Feedback, Record
+from pawl.lake.records import Record
 from pawl.rollout.route import Arm, Route
 
 log = logging.getLogger("pawl.shadows")
@@ -79,17 +78,7 @@ class Shadows:
                 except Exception as e:  # not gradable is not zero, and the answer is recorded all the same
                     log.info("a shadow answer could not be graded: %r", e)
                 else:
-                    records.append(
-                        Feedback(
-                            id=uuid.uuid4().hex,
-                            at=time.time(),
-                            interaction=identity,
-                            agent=asked.agent,
-                            kind="outcome",
-                            score=score,
-                            source="grader",
-                        )
-                    )
+                    records.append(graded(made, score))
             await self._m.record(*records)
         except PawlError:
             log.exception("a shadow call could not be recorded")

@@ -112,7 +112,7 @@ class Watchdog:
         self._spent += took
         self.latest[agent] = decision
         if decision.action in ("rollback", "halve", "hold"):
-            self._stop(agent, rollout, decision)
+            await self._stop(agent, rollout, decision)
         elif decision.action == "advance" and self._ready.get(agent) != (rollout.id, rollout.stage):
             self._ready[agent] = (rollout.id, rollout.stage)
             self._tell("pawl.rollout.ready", rollout, decision.reason)
@@ -135,10 +135,13 @@ class Watchdog:
             self._emit(Event(name=name, agent=agent, version=champion, at=now, detail={"why": wrong or before}))
             what = "champion alarm" if wrong else "champion alarm over"
             detail = {"agent": agent, "champion": champion, "why": wrong or before}
-            try:
-                self._control.audit(what, "watchdog", detail, now)
-            except PawlError:
-                log.exception("the alarm about %s could not be audited", agent)
+            self._judge.submit(self._audit, what, detail, now)
+
+    def _audit(self, what: str, detail: dict[str, str], now: float) -> None:
+        try:
+            self._control.audit(what, "watchdog", detail, now)
+        except PawlError:
+            log.exception("the alarm about %s could not be audited", detail["agent"])
 
     async def _remember(self, agent: str, rollout: Rollout) -> None:
         """Records from before this process, or of other gateways, come from the lake, while looks go on."""
@@ -162,22 +165,23 @@ class Watchdog:
             del self._readings[held.rollout]
             self._news.set()
 
-    def _stop(self, agent: str, rollout: Rollout, decision: Decision) -> None:
+    async def _stop(self, agent: str, rollout: Rollout, decision: Decision) -> None:
         now = self._now()
         moved = move(rollout, decision, by="watchdog", now=now)
         if moved is rollout:
             return
         detail = {"agent": agent, "rollout": moved.id, "stage": moved.stage, "why": decision.reason}
+        told = AuditEntry(f"rollout {decision.action} by watchdog", "watchdog", detail, now)
+        loop = asyncio.get_running_loop()
         try:
-            self._control.save_rollout(
-                moved, AuditEntry(f"rollout {decision.action} by watchdog", "watchdog", detail, now)
-            )
+            # In its thread: the control database may be far away, and clients must be answered meanwhile.
+            await loop.run_in_executor(self._judge, self._control.save_rollout, moved, told)
         except StaleWrite as e:
             log.info("no %s of %s yet, looking again: %s", decision.action, rollout.id, e)
         else:
             log.warning("%s: %s: %s", agent, decision.action, decision.reason)
             self._tell("pawl.rollout.stopped", moved, decision.reason)
-        self._snapshot.refresh()
+        await loop.run_in_executor(self._judge, self._snapshot.refresh)
         now_open = self._snapshot.rollouts.get(agent)
         if now_open is not None and now_open.revision != rollout.revision:
             self._news.set()  # by another writer, or by this one: what is true of it now?

@@ -18,6 +18,8 @@ from pawl.lake.shelf import Changed, Shelf, with_erased_ids
 GRACE_S = 3600.0  # an object that is listed no longer stays so long, for who reads by the manifest before
 MANIFEST_S = 30 * 86_400.0  # manifests replaced before that go: copies of the control database may point to them
 _DAY_S = 86_400.0
+PAYLOAD_DAYS = 400.0  # texts go after so long, where nobody says otherwise
+AUDIT_DAYS = 6 * 365.25  # and rows
 
 
 class Care:

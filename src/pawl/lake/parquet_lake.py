@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pawl.lake.care import GRACE_S, Care
+from pawl.lake.care import AUDIT_DAYS, GRACE_S, PAYLOAD_DAYS, Care
+from pawl.lake.erased import ErasedIds
 from pawl.lake.intake import Intake
 from pawl.lake.manifest import FolderManifest, Manifest, ManifestStore
 from pawl.lake.objects import FolderStore, ObjectStore
@@ -79,6 +80,10 @@ class ParquetLake:
         """What the lake holds now."""
         return self._reading.manifest()
 
+    def erasures(self) -> tuple[Manifest, ErasedIds]:
+        """What the lake holds now, and the interactions that were erased, by digest."""
+        return self._shelf.now()
+
     def files(
         self, table: str, agent: str | None = None, since: float | None = None, until: float | None = None
     ) -> list[Path]:
@@ -100,7 +105,9 @@ class ParquetLake:
         with self._shelf.locked():
             return self._care.compact(now)
 
-    def expire(self, now: float, *, payload_days: float = 400, audit_days: float = 6 * 365.25) -> tuple[int, int]:
+    def expire(
+        self, now: float, *, payload_days: float = PAYLOAD_DAYS, audit_days: float = AUDIT_DAYS
+    ) -> tuple[int, int]:
         """Retention: (rows whose payload was taken out, rows dropped).
 
         After `payload_days` prompts, answers, details and reports go, figures stay; after `audit_days` the row too.

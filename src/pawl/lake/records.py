@@ -23,10 +23,11 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="record",
     key_id: str
     arm: str  # adapter version, the base model's served name, or an upstream's name
     arm_kind: ArmKind
-    # draft: an answer that a cascade's check kept from the client; it was paid for all the same
+    # draft: an answer that a cascade's check kept from the client; it was paid for all the same, and its score is
+    # feedback of the grader
     role: Literal["answer", "shadow", "draft"] = "answer"
     endpoint: str = "chat"  # chat, completions, responses, embeddings
-    shadow_of: str | None = None  # the answered interaction this one shadows
+    shadow_of: str | None = None  # the answered interaction this one shadows, or was the draft of
     parent: str | None = None  # the interaction of the chain that this one is a step of
     step: str = ""  # its name there
     rollout: str | None = None

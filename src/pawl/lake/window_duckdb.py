@@ -1,4 +1,4 @@
-"""An agent's window of the lake as DuckDB tables: for what reads many rows."""
+"""A window of the lake, of one agent or all, as DuckDB tables: for what reads many rows."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ MEMORY = "1500MB"
 
 @contextmanager
 def window(
-    lake: ParquetLake, agent: str, since: float | None = None, until: float | None = None, late_days: float = 0.0
+    lake: ParquetLake,
+    agent: str | None,
+    since: float | None = None,
+    until: float | None = None,
+    late_days: float = 0.0,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the views `interactions`, `feedback` and `observations`, of one agent.
+    """A connection with the views `interactions`, `feedback` and `observations`, of one agent, or of all (None).
 
     Interactions are those with since <= at < until, and older ones, up to `late_days` before, that feedback came about
     since. Feedback is all that came since (it comes late, so that its window has no end) and what was said before of
@@ -37,6 +41,7 @@ def window(
     high = float("inf") if until is None else until
     earliest = low - late_days * 86_400
     first = None if since is None else earliest
+    whose = "true" if agent is None else f"agent = {_text(agent)}"
     # The journal first: what is ingested meanwhile is then seen twice rather than not at all.
     pending = lake.pending()
     with (
@@ -48,7 +53,7 @@ def window(
     ):
         for kind, end in ((Feedback, None), (Observation, until), (Interaction, None)):
             table = TABLES[kind]
-            rows = [r for r in pending if isinstance(r, kind) and r.agent == agent]
+            rows = [r for r in pending if isinstance(r, kind) and agent in (None, r.agent)]
             db.register(f"{table}_pending", tables.table(kind, rows))
             files = [str(f) for f in lake.files(table, agent, first, end)]
             parts = [f"SELECT * FROM {table}_pending"]  # noqa: S608 - our own names, here and below
@@ -60,7 +65,7 @@ def window(
                 parts = [f"SELECT * FROM {table}_stored", f"{parts[0]} WHERE id NOT IN ({stored})"]  # noqa: S608
             db.execute(
                 f"CREATE VIEW {table}_near AS SELECT * FROM ({' UNION ALL BY NAME '.join(parts)}) "  # noqa: S608
-                f'WHERE agent = {_text(agent)} AND "at" >= {_number(earliest)}'
+                f'WHERE {whose} AND "at" >= {_number(earliest)}'
             )
         inside, before = f'"at" >= {_number(low)}', f'"at" < {_number(high)}'
         late = f"SELECT interaction FROM feedback_near WHERE {inside}"  # noqa: S608

@@ -19,6 +19,7 @@ from pawl.gateway.cluster_metrics import ClusterMetrics
 from pawl.gateway.loop_metrics import LoopMetrics
 from pawl.gateway.metrics import Metrics
 from pawl.gateway.snapshot import Snapshot
+from pawl.gateway.traffic_follower import TrafficMetrics
 from pawl.rollout.control_sqlite import SqliteControl
 from pawl.serving.reconciler import Reconciler
 
@@ -71,6 +72,7 @@ def families() -> list[Family]:
         collectors: tuple[Collector, ...] = (
             LoopMetrics(control, snapshot, tuple, Path(folder)),
             ClusterMetrics(cluster, dict),
+            TrafficMetrics({}),
         )
         for collector in collectors:
             found += [_family(m, m) for m in collector.collect()]

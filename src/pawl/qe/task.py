@@ -87,6 +87,10 @@ class Task(Protocol):
         """Whether an answer has the form that the agent promises its clients."""
         ...
 
+    def tests_in(self, completion: str) -> int:
+        """How many tests an answer holds, good or bad; 0 for a task that writes none. Microseconds."""
+        ...
+
     def content_of(self, messages: Messages) -> str:
         """The part of the prompt that is the task, without what all prompts share; near-duplicates are told by it."""
         ...
@@ -154,6 +158,10 @@ class TaskDefaults:
             return len(completion) <= LONGEST_ANSWER and bool(compiled(schema).is_valid(orjson.loads(completion)))
         except ValueError:
             return False
+
+    def tests_in(self, completion: str) -> int:
+        """It writes no tests."""
+        return 0
 
     def content_of(self, messages: Messages) -> str:
         """The text of the user's messages."""

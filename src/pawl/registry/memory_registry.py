@@ -130,7 +130,10 @@ class MemoryRegistry:
         with self._lock:
             version = self.version(agent, number)
             self.attached[agent, number][path.name] = path.read_bytes()
-            return f"{self.url(version)}/{path.name}"
+            return self.link_to(version, path.name)
+
+    def link_to(self, version: Version, name: str) -> str:
+        return f"{self.url(version)}/{name}"
 
     def rewrite(self, agent: str, change: Callable[[str, bytes], bytes | None]) -> list[str]:
         made = []

@@ -62,7 +62,7 @@ class MlflowExperiments:
         files: Mapping[str, Path],
         tables: Mapping[str, Mapping[str, Sequence[Any]]],
     ) -> str:
-        self._demand_up(f"logging {name} of {agent}")
+        demand_up(self._url, f"logging {name} of {agent}")
         with self._mapped(f"logging {name} of {agent}"):
             experiment = self._experiment(agent)
             found = self._client.search_runs([experiment], f"tags.{KEY_TAG} = '{key}'", max_results=1)
@@ -169,15 +169,16 @@ class MlflowExperiments:
         with tempfile.TemporaryDirectory() as folder:
             self._client.log_artifact(run_id, str(shutil.copyfile(path, Path(folder) / name)))
 
-    def _demand_up(self, doing: str) -> None:
-        """ServerNotUp at once where nothing answers: the client's own tries, and loading it, take many seconds."""
-        try:
-            urllib.request.urlopen(f"{self._url}/health", timeout=3).close()  # noqa: S310 - from this machine's settings
-        except OSError as e:
-            raise ServerNotUp(f"{doing}: MLflow at {self._url} does not answer; start it, or look at its log") from e
-
     def _mapped(self, doing: str) -> AbstractContextManager[None]:
         return mapped(self._url, doing)
+
+
+def demand_up(url: str, doing: str) -> None:
+    """ServerNotUp at once where nothing answers: the client's own tries, and loading it, take many seconds."""
+    try:
+        urllib.request.urlopen(f"{url}/health", timeout=3).close()  # noqa: S310 - from this machine's settings
+    except OSError as e:
+        raise ServerNotUp(f"{doing}: MLflow at {url} does not answer; start it, or look at its log") from e
 
 
 def _input(dataset: LearntFrom) -> Any:

@@ -103,8 +103,12 @@ class MlflowRegistry(MlflowExperiments):
         version = self.version(agent, number)
         with self._mapped(f"attaching {path.name} to version {number} of {agent}"):
             self._attach(version.run_id, path, path.name)
+        return self.link_to(version, path.name)
+
+    def link_to(self, version: Version, name: str) -> str:
+        with self._mapped(f"reading the run of {version.adapter}"):
             experiment = self._client.get_run(version.run_id).info.experiment_id
-            return f"{self._url}/#/experiments/{experiment}/runs/{version.run_id}/artifacts/{path.name}"
+            return f"{self._url}/#/experiments/{experiment}/runs/{version.run_id}/artifacts/{name}"
 
     def download(self, version: Version, to: Path) -> Path:
         from mlflow.artifacts import download_artifacts

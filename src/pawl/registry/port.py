@@ -121,6 +121,10 @@ class Registry(Protocol):
         """Hang a file on the version, under its own name; one of that name is replaced. Returns a link to it."""
         ...
 
+    def link_to(self, version: Version, name: str) -> str:
+        """Where a file that hangs on the version is looked at."""
+        ...
+
     def rewrite(self, agent: str, change: Callable[[str, bytes], bytes | None]) -> list[str]:
         """Replace pages and tables that hang on the agent's runs by what `change(name, content)` makes of them.
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pawl.errors import NotAllowed
+from pawl.rollout.control import ControlStore
 
 SIGNATURE, TIMESTAMP, DELIVERY = "x-mlflow-signature", "x-mlflow-timestamp", "x-mlflow-delivery-id"
 # MLflow tries a delivery four times, each up to 30 s, with pauses of up to 10 s, under one signature.
@@ -34,6 +35,11 @@ class _Body(msgspec.Struct):
     entity: str
     action: str
     data: dict[str, Any]
+
+
+def encryption_key(control: ControlStore) -> str:
+    """The Fernet key under which MLflow keeps webhooks' secrets. Without one it forgets them with its process."""
+    return base64.urlsafe_b64encode(control.secret("mlflow-webhook-encryption")).decode()
 
 
 def signature(secret: str, delivery: str, at: str, body: bytes) -> str:

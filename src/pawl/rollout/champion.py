@@ -36,7 +36,7 @@ class Latest:
             self._scores.clear()
             self._arm = route.champion.name
         if isinstance(record, Interaction):
-            if record.arm == self._arm and record.role == "answer" and not refused(record):
+            if record.arm == self._arm and record.role in ("answer", "draft") and not refused(record):
                 if len(self._calls) == LATEST:
                     self._scores.pop(self._calls[0].id, None)
                 self._calls.append(record)

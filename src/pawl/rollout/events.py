@@ -19,6 +19,9 @@ Name = Literal[
     "pawl.approval.held",  # nobody answered in time
     "pawl.alias.strayed",  # moved by something else
     "pawl.alias.restored",
+    "pawl.alias.moved",  # by promotion itself
+    "pawl.feedback.enough",  # as much that can be learnt from as the agent's spec wants for a retrain
+    "pawl.drift.found",
     "pawl.rollout.ready",  # its stage has all that the next one needs
     "pawl.rollout.stopped",  # held, halved or rolled back without anybody's word
     "pawl.champion.alarm",  # what serves an agent breaks a limit
@@ -27,7 +30,7 @@ Name = Literal[
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One event about a version of an agent."""
+    """One event about a version of an agent, or about the agent where `version` is empty."""
 
     name: Name
     agent: str
@@ -39,7 +42,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def resource(self) -> str:
         """What it is about, as triggers match it."""
-        return f"pawl.version.{self.agent}.{self.version}"
+        return f"pawl.version.{self.agent}.{self.version}" if self.version else f"pawl.agent.{self.agent}"
 
 
 def about(request: Request, name: Name, at: float, **detail: Any) -> Event:

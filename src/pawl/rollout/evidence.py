@@ -16,6 +16,8 @@ from pawl.rollout.state import Rollout
 
 REFERENCE_SHARE = 0.1  # of the rollout's alpha: the risk that `reference` lies above the champion's true mean
 ALONE = ("100", "watch")  # stages in which no champion answers any more
+# A draft that a cascade refused counts as its arm's: without it an arm would be judged by what passed the check alone.
+_ITS_OWN = ("answer", "draft")
 
 
 class ArmEvidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +73,8 @@ def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iter
     known = scores(said)
     unclear = {f.interaction for f in said if f.score is None and f.kind != "correction"} - known.keys()
     champion = [i for i in seen if _by_champion(rollout, i)]
-    answered = {i.id: i for i in champion}
+    # By the id of what the client got: a draft of the champion's is what a shadow is to be compared with.
+    answered = {i.shadow_of if i.role == "draft" and i.shadow_of else i.id: i for i in champion}
     shadows = [
         _beside(i, answered[i.shadow_of])
         for i in seen
@@ -113,13 +116,13 @@ def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iter
 
 def _beside(shadow: Interaction, answer: Interaction) -> Interaction:
     """The answer says which stage and session a shadow belongs to, whatever the journal wrote beside the shadow."""
-    if (shadow.stage, shadow.session) == (answer.stage, answer.session):
+    if (shadow.stage, shadow.session, shadow.shadow_of) == (answer.stage, answer.session, answer.id):
         return shadow
-    return msgspec.structs.replace(shadow, stage=answer.stage, session=answer.session)
+    return msgspec.structs.replace(shadow, stage=answer.stage, session=answer.session, shadow_of=answer.id)
 
 
 def _by_challenger(rollout: Rollout, i: Interaction) -> bool:
-    return i.rollout == rollout.id and i.role == "answer" and i.arm == rollout.challenger.name
+    return i.rollout == rollout.id and i.role in _ITS_OWN and i.arm == rollout.challenger.name
 
 
 def _by_champion(rollout: Rollout, i: Interaction) -> bool:
@@ -127,7 +130,7 @@ def _by_champion(rollout: Rollout, i: Interaction) -> bool:
 
     Where it stands in for a challenger that failed it answers sessions that are not a random sample.
     """
-    if i.rollout != rollout.id or i.role != "answer" or i.arm != rollout.champion.name:
+    if i.rollout != rollout.id or i.role not in _ITS_OWN or i.arm != rollout.champion.name:
         return False
     return i.stage == "shadow" or not _sent_to_challenger(rollout, i)
 

@@ -28,7 +28,7 @@ class PrefectApi:
             "id": event.id,
             "occurred": datetime.fromtimestamp(event.at, UTC).isoformat(),
             "event": event.name,
-            "resource": {"prefect.resource.id": event.resource, "pawl.agent": event.agent},
+            "resource": {"prefect.resource.id": event.resource, "pawl.agent": event.agent, **_labels(event)},
             "related": [],
             "payload": {"agent": event.agent, "version": event.version, **event.detail},
         }
@@ -60,6 +60,11 @@ class PrefectApi:
             raise PawlError(f"Prefect at {self._url} refused {method} {path} ({e.code}): {_said(e)}") from e
         except (OSError, ValueError) as e:
             raise ServerNotUp(f"Prefect at {self._url} does not answer ({e}); start it, or look at its log") from e
+
+
+def _labels(event: Event) -> dict[str, str]:
+    """What triggers can tell events of one name apart by: they match labels and not payloads."""
+    return {f"pawl.{name}": str(event.detail[name]) for name in ("alias", "stage", "retrain") if name in event.detail}
 
 
 def _said(error: urllib.error.HTTPError) -> str:

@@ -128,6 +128,19 @@ def _halved(r: Rollout, decision: Decision, by: str, now: float) -> Rollout:
     return msgspec.structs.replace(halved, share=max(1, percent_of(r) // 2))
 
 
+def reduced(rollout: Rollout, percent: int, *, by: str, reason: str, now: float) -> Rollout:
+    """A person's partial rollback: a smaller share of this stage, held until a person resumes it.
+
+    Raises:
+        ValueError: the share is none of 1 .. the present one less 1, or nobody's in this stage.
+    """
+    present = percent_of(rollout)
+    if not 1 <= percent < present:
+        raise ValueError(f"the challenger answers {present} % of sessions; {percent} % is no smaller share of them")
+    held = _step(rollout, rollout.stage, Decision(action="hold", reason=reason), by, now, held=True)
+    return msgspec.structs.replace(held, share=percent)
+
+
 def percent_of(rollout: Rollout) -> int:
     """The share of sessions that the challenger answers in this state, in percent."""
     if rollout.stage in ("shadow", *TERMINAL):

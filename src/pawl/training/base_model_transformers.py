@@ -63,17 +63,29 @@ def base_sha256(folder: Path) -> str:
     kept = _read_json(folder / _MARKER)
     if kept.get("files") == stamp and isinstance(kept.get("sha256"), str):
         return str(kept["sha256"])
+    sha256 = _hashed(files)
+    try:
+        part = folder / f"{_MARKER}.{os.getpid()}.part"
+        part.write_text(json.dumps({"sha256": sha256, "files": stamp}))
+        part.replace(folder / _MARKER)
+    except OSError:
+        pass  # a read-only folder is hashed anew each time
+    return sha256
+
+
+def base_changed(folder: Path) -> bool:
+    """Whether the files hold something else than when they were hashed, though sizes and times may not show it."""
+    kept = _read_json(folder / _MARKER)
+    files = [folder / str(name) for name, *_ in kept.get("files", [])]
+    return bool(files) and (not all(p.exists() for p in files) or _hashed(files) != kept.get("sha256"))
+
+
+def _hashed(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for p in files:
         digest.update(f"{p.name}\0{p.stat().st_size}\0".encode())
         with p.open("rb") as f:
             digest.update(hashlib.file_digest(f, "sha256").digest())
-    try:
-        part = folder / f"{_MARKER}.{os.getpid()}.part"
-        part.write_text(json.dumps({"sha256": digest.hexdigest(), "files": stamp}))
-        part.replace(folder / _MARKER)
-    except OSError:
-        pass  # a read-only folder is hashed anew each time
     return digest.hexdigest()
 
 

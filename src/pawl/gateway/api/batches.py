@@ -22,6 +22,7 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
+from pawl.errors import ControlUnavailable
 from pawl.gateway.api.files import Files, may_see, no_such
 from pawl.gateway.wire import Refused
 from pawl.rollout.control import ControlStore, Key
@@ -217,7 +218,7 @@ class Batches:
     async def _answer(self, batch: Batch, body: dict[str, Any], folder: Path) -> tuple[int, dict[str, Any]]:
         """One line's answer; where there is no room or a limit is reached it waits its turn."""
         while True:
-            if not self._still_valid(batch.key):
+            if not await self._still_valid(batch.key):
                 return 401, Refused(401, "the batch's key was revoked", "authentication_error").body()
             status, answer = await self._ask(batch.endpoint, body, batch.key, batch.headers)
             if status not in (429, 503) or time.time() > batch.expires_at or (folder / "cancel").exists():
@@ -225,10 +226,14 @@ class Batches:
             wait = answer.pop("retry_after", 1.0)
             await asyncio.sleep(min(float(wait), _LONGEST_PAUSE_S))
 
-    def _still_valid(self, key: Key) -> bool:
+    async def _still_valid(self, key: Key) -> bool:
         if key.id.startswith("oidc:"):
             return True
-        return any(k.id == key.id and not k.revoked for k in self._control.keys())  # noqa: SIM118 - no dictionary
+        try:
+            known = await asyncio.to_thread(self._control.keys)
+        except ControlUnavailable:  # it was valid when the batch was made; its next line asks again
+            return True
+        return any(k.id == key.id and not k.revoked for k in known)
 
     def _close(self, folder: Path, batch: Batch) -> None:
         done = self._done(folder)

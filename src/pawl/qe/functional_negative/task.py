@@ -21,7 +21,7 @@ from pawl.qe.functional_negative import oracle, reference
 from pawl.qe.functional_negative.oracle import CasesGrade
 from pawl.qe.functional_negative.wording import SENTENCES
 from pawl.qe.item import Grade, Item, Messages, Part
-from pawl.qe.operations.answers import form_failure, parts_of
+from pawl.qe.operations.answers import form_failure, parts_of, read_cases
 from pawl.qe.operations.prompt import content_of, operation_of, parsed
 from pawl.qe.operations.task import OperationTask
 from pawl.qe.operations.variants import variants
@@ -112,6 +112,10 @@ class FunctionalNegative(OperationTask):
         """The cases: right where the schema rejects the payload in a way that no earlier right case has shown."""
         found = _grade(messages, completion)
         return None if found is None else parts_of(completion, [c.outcome for c in found.cases], "rejected_as_expected")
+
+    def tests_in(self, completion: str) -> int:
+        """The cases of its list."""
+        return len(read_cases(completion)[0])
 
     def content_of(self, messages: Messages) -> str:
         """`METHOD path name` without the service's prefix, and the compact schema; a foreign prompt's user text."""

@@ -18,7 +18,7 @@ from pawl.qe.functional_positive.coverage import KINDS, Goal, goals, members
 from pawl.qe.functional_positive.oracle import CasesGrade
 from pawl.qe.functional_positive.wording import SENTENCES
 from pawl.qe.item import Grade, Item, Messages, Part
-from pawl.qe.operations.answers import form_failure, parts_of
+from pawl.qe.operations.answers import form_failure, parts_of, read_cases
 from pawl.qe.operations.operation import Operation
 from pawl.qe.operations.prompt import content_of, operation_of
 from pawl.qe.operations.schema_walk import type_of
@@ -90,6 +90,10 @@ class FunctionalPositive(OperationTask):
         """The cases: right where the schema takes the payload and no earlier right case has the same."""
         found = _grade(messages, completion)
         return None if found is None else parts_of(completion, [c.outcome for c in found[1].cases], "valid")
+
+    def tests_in(self, completion: str) -> int:
+        """The cases of its list."""
+        return len(read_cases(completion)[0])
 
     def content_of(self, messages: Messages) -> str:
         """`METHOD path name` without the service's prefix, and the compact schema; a foreign prompt's user text."""

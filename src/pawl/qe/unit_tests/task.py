@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from pawl.qe.python_code.observing import observation
 from pawl.qe.python_code.snippet import kind_of_code
 from pawl.qe.task import TaskDefaults, kind_of, location_of, user_text
 from pawl.qe.unit_tests import answer, oracle, prompt
+
+_TESTS = re.compile(r"^[ \t]*(?:async )?def test\w*\(", re.MULTILINE)
 
 
 class UnitTestGeneration(TaskDefaults):
@@ -80,6 +83,10 @@ class UnitTestGeneration(TaskDefaults):
     def conforms(self, completion: str) -> bool:
         """Whether it is Python with a test in it, plain or as one fenced block."""
         return not answer.read(completion).failure
+
+    def tests_in(self, completion: str) -> int:
+        """Functions named test_..., by their lines: reading it as Python would take a gateway too long."""
+        return len(_TESTS.findall(completion[: answer.LONGEST]))
 
     def content_of(self, messages: Messages) -> str:
         """The code."""
