@@ -32,7 +32,7 @@ A_DAY_AND_A_HALF = 36 * 3600.0
 
 
 class Listener:
-    """A small real server that takes events as Prefect's API does, and keeps those about approvals."""
+    """A small real server that takes events as Prefect's API does; it keeps all but promotion's own moves."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -45,7 +45,7 @@ class Listener:
             def do_POST(self) -> None:
                 assert self.path == "/api/events"
                 told = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                listener.events += [e for e in told if e["event"].startswith("pawl.approval.")]
+                listener.events += [e for e in told if e["event"] != "pawl.alias.moved"]
                 self.send_response(204)
                 self.end_headers()
 
