@@ -13,33 +13,21 @@ from pawl.curation.datasheet import datasheet
 from pawl.errors import DataRejected
 from pawl.fleet.data import DataSpec
 from pawl.improvement import enough, preparing, steps
-from tasks.failures import BACKOFF_S, HOUR_S, JITTER, MINUTE_S, passes
+from tasks.failures import HOUR_S, MINUTE_S, PATIENT
 from tasks.places import Telling, workplace
 from tasks.retraining import prepared_once
 from tasks.showing import dataset_rows, rename, table
 from tasks.values import Collected, Dataset, Fresh
 
 
-@task(
-    retries=4,
-    retry_delay_seconds=BACKOFF_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=passes,
-    timeout_seconds=30 * MINUTE_S,
-)
+@task(**PATIENT, timeout_seconds=30 * MINUTE_S)
 def collect(agent: str, since: float | None, until: float | None) -> Collected:
     """Bring the journal into the lake; count what the window holds."""
     window = steps.collect(workplace(agent), since, until)
     return Collected(agent=agent, since=since, until=until, interactions=window.interactions, feedback=window.feedback)
 
 
-@task(
-    retries=4,
-    retry_delay_seconds=BACKOFF_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=passes,
-    timeout_seconds=4 * HOUR_S,
-)
+@task(**PATIENT, timeout_seconds=4 * HOUR_S)
 def prepare(window: Collected, data: DataSpec | None) -> Dataset:
     """Validate, score, deduplicate, select, scrub, split; write the dataset version and its datasheet."""
     place = workplace(window.agent)
@@ -66,13 +54,7 @@ def prepare(window: Collected, data: DataSpec | None) -> Dataset:
     return Dataset(agent=window.agent, path=str(path), examples=len(made.train), red=red)
 
 
-@task(
-    retries=4,
-    retry_delay_seconds=BACKOFF_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=passes,
-    timeout_seconds=45 * MINUTE_S,
-)
+@task(**PATIENT, timeout_seconds=45 * MINUTE_S)
 def take_in(agents: tuple[str, ...]) -> tuple[Fresh, ...]:
     """Bring the journal into the lake, count what is new, and tell where it is enough for a retrain."""
     found = []

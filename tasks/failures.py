@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypedDict
 
 from httpx import HTTPError
 from prefect import Task
@@ -14,8 +14,6 @@ from pawl.errors import LakeError, PawlError, ResourceError, ServerNotUp, StaleW
 
 Kind = Literal["passing", "unclear", "final"]
 
-BACKOFF_S = [2.0, 8.0, 30.0, 60.0]  # a server that is started anew is back within two minutes
-JITTER = 0.3  # share of a delay by which two runs that failed together part
 MINUTE_S = 60.0
 HOUR_S = 3600.0
 
@@ -53,6 +51,28 @@ def passes(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
         return False
     kind = kind_of(error)
     return kind == "passing" or (kind == "unclear" and run.run_count <= 1)
+
+
+class Again(TypedDict):
+    """How often and when a task is tried again: what Prefect's `task` takes."""
+
+    retries: int
+    retry_delay_seconds: list[float]
+    retry_jitter_factor: float
+    retry_condition_fn: Callable[[Task[Any, Any], TaskRun, State[Any]], bool]
+
+
+def _again(*delays_s: float) -> Again:
+    return Again(
+        retries=len(delays_s),
+        retry_delay_seconds=list(delays_s),
+        retry_jitter_factor=0.3,  # two runs that failed together part by this share of a delay
+        retry_condition_fn=passes,
+    )
+
+
+PATIENT = _again(2.0, 8.0, 30.0, 60.0)  # a server that is started anew is back within two minutes
+BRIEF = _again(2.0, 5.0)  # for what runs again within minutes: what lasts longer is the next run's business
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -9,19 +9,13 @@ from prefect.artifacts import create_markdown_artifact
 
 from pawl.fleet.training import TrainingSpec
 from pawl.improvement import judging, publish, steps
-from tasks.failures import BACKOFF_S, HOUR_S, JITTER, passes
+from tasks.failures import HOUR_S, PATIENT
 from tasks.places import Telling, candidate, starter, workplace
 from tasks.showing import gate_rows, rename, table
 from tasks.values import Adapter, Dataset, Judged
 
 
-@task(
-    retries=4,
-    retry_delay_seconds=BACKOFF_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=passes,
-    timeout_seconds=24 * HOUR_S,
-)
+@task(**PATIENT, timeout_seconds=24 * HOUR_S)
 def train(dataset: Dataset, training: TrainingSpec | None) -> Adapter:
     """Train a LoRA; a second try continues from the last checkpoint."""
     place = workplace(dataset.agent)
@@ -40,13 +34,7 @@ def train(dataset: Dataset, training: TrainingSpec | None) -> Adapter:
     )
 
 
-@task(
-    retries=4,
-    retry_delay_seconds=BACKOFF_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=passes,
-    timeout_seconds=8 * HOUR_S,
-)
+@task(**PATIENT, timeout_seconds=8 * HOUR_S)
 def judge(adapter: Adapter) -> Judged:
     """Compare in pairs on unseen sources; let the gate decide; render the evidence."""
     place = workplace(adapter.agent)

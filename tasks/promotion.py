@@ -12,13 +12,12 @@ from pawl.errors import PawlError
 from pawl.improvement import alias_watch, approving, attending, placing, promotion, publish, rolling
 from pawl.rollout.state import TERMINAL
 from pawl.settings import Settings
-from tasks.failures import BACKOFF_S, JITTER, MINUTE_S, passes
+from tasks.failures import BRIEF, MINUTE_S, PATIENT
 from tasks.places import candidate, workplace
 from tasks.showing import link, rename
 from tasks.values import Judged, Moved, Promoted
 
 log = logging.getLogger("pawl.promotion")
-SOON_S = [2.0, 5.0]  # the next run is a minute away: what lasts longer is its business
 
 
 @task
@@ -27,13 +26,7 @@ def agents_of_fleet() -> tuple[str, ...]:
     return tuple(a.name for a in fleet(Settings()).agents)
 
 
-@task(
-    retries=4,
-    retry_delay_seconds=BACKOFF_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=passes,
-    timeout_seconds=30 * MINUTE_S,
-)
+@task(**PATIENT, timeout_seconds=30 * MINUTE_S)
 def register(judged: Judged) -> Promoted:
     """Register with lineage and report; ask for approval where the gate says promote."""
     place = workplace(judged.agent)
@@ -58,13 +51,7 @@ def register(judged: Judged) -> Promoted:
     )
 
 
-@task(
-    retries=2,
-    retry_delay_seconds=SOON_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=passes,
-    timeout_seconds=10 * MINUTE_S,
-)
+@task(**BRIEF, timeout_seconds=10 * MINUTE_S)
 def open_approved(agent: str) -> Moved | None:
     """Open the rollout of an approved (or forced) request, when no other is open; look after those that wait."""
     place = workplace(agent)
@@ -79,26 +66,14 @@ def open_approved(agent: str) -> Moved | None:
     return Moved(agent=agent, stage=rollout.stage, version=rollout.version, what="opened")
 
 
-@task(
-    retries=2,
-    retry_delay_seconds=SOON_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=passes,
-    timeout_seconds=10 * MINUTE_S,
-)
+@task(**BRIEF, timeout_seconds=10 * MINUTE_S)
 def tick(agent: str) -> Moved | None:
     """Move the open rollout on by its evidence."""
     moved = rolling.advance(workplace(agent))
     return None if moved is None else Moved(agent=agent, stage=moved[0].stage, version=moved[0].version, what=moved[1])
 
 
-@task(
-    retries=2,
-    retry_delay_seconds=SOON_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=passes,
-    timeout_seconds=10 * MINUTE_S,
-)
+@task(**BRIEF, timeout_seconds=10 * MINUTE_S)
 def settle(agent: str) -> tuple[Moved, ...]:
     """Aliases and the final page of rollouts that have ended; repeated until it is done."""
     place = workplace(agent)

@@ -6,7 +6,7 @@ from prefect import runtime, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 
 from pawl.settings import Settings
-from tasks.failures import BACKOFF_S, HOUR_S, JITTER, passes
+from tasks.failures import HOUR_S, PATIENT
 from tasks.values import Reported
 
 
@@ -15,13 +15,7 @@ def called() -> str:
     return f"report {runtime.flow_run.parameters.get('month') or 'of the last month'}"
 
 
-@task(
-    retries=4,
-    retry_delay_seconds=BACKOFF_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=passes,
-    timeout_seconds=HOUR_S,
-)
+@task(**PATIENT, timeout_seconds=HOUR_S)
 def report(month: str | None) -> Reported:
     """Compute it, log it on MLflow, and show the phases' tables. The same month again is the same run on MLflow."""
     from pawl.improvement import monthly

@@ -6,18 +6,12 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from pawl.curation import dataset as datasets
-from tasks.failures import BACKOFF_S, HOUR_S, JITTER, passes
+from tasks.failures import HOUR_S, PATIENT
 from tasks.places import Telling, workplace
 from tasks.values import Searched
 
 
-@task(
-    retries=4,
-    retry_delay_seconds=BACKOFF_S,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=passes,
-    timeout_seconds=24 * HOUR_S,
-)
+@task(**PATIENT, timeout_seconds=24 * HOUR_S)
 def search(agent: str, dataset: str, minutes: float | None, trials: int | None) -> Searched:
     """Trials on a dataset version (none: the newest), and the proposal; a second try goes on where it was."""
     from pawl.improvement import searching

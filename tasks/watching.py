@@ -9,11 +9,12 @@ from prefect.artifacts import create_markdown_artifact
 
 from pawl.improvement import summarising, watching
 from pawl.monitoring.drift_told import markdown
+from tasks.failures import BRIEF, HOUR_S, MINUTE_S, PATIENT
 from tasks.places import workplace
 from tasks.values import Summarised, Watched
 
 
-@task(task_run_name="look for drift of {agent}")
+@task(**BRIEF, timeout_seconds=10 * MINUTE_S, task_run_name="look for drift of {agent}")
 def watch(agent: str) -> Watched:
     """One look; a page in Prefect's UI where a drift is on."""
     record = watching.look(workplace(agent), time.time())
@@ -22,7 +23,7 @@ def watch(agent: str) -> Watched:
     return Watched(agent=agent, champion=record.champion, drifting=record.drifting, told=record.told)
 
 
-@task(task_run_name="summarise {day}")
+@task(**PATIENT, timeout_seconds=HOUR_S, task_run_name="summarise {day}")
 def summarise(day: str | None) -> Summarised:
     """The day's page in Prefect's UI and as a file."""
     page = summarising.summarise(workplace(""), day, time.time())

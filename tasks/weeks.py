@@ -23,6 +23,7 @@ from pawl.improvement import preparing, steps, weekly
 from pawl.improvement import weeks as calendar
 from pawl.improvement.weeks import Schedule, Stretch
 from pawl.settings import Settings
+from tasks.failures import PATIENT
 from tasks.places import Telling, workplace
 from tasks.retraining import root_run
 from tasks.values import Promoted, Value
@@ -56,7 +57,7 @@ class WeekRun(Value):
     memory_gb: float | None = None
 
 
-@task
+@task(**PATIENT)
 def missed_weeks(agents: list[str] | None, weeks_back: int, week: str | None) -> tuple[MissedWeek, ...]:
     """Of the latest weeks that have ended, or of the one with the day `week`, those each agent has not learnt from.
 
@@ -86,14 +87,14 @@ def traffic_since(agents: list[str] | None, since: float) -> tuple[MissedWeek, .
     return tuple(MissedWeek(agent=a, since=since, until=now, shown=shown) for a in agents or known)
 
 
-@task
+@task(**PATIENT)
 def is_still_missed(week: MissedWeek) -> bool:
     """Whether no other run has learnt from it meanwhile."""
     done = weekly.done_weeks(workplace(week.agent).control, week.agent)
     return bool(calendar.missed([Stretch(week.since, week.until)], [w.stretch for w in done]))
 
 
-@task
+@task(**PATIENT)
 def nothing_recorded(week: MissedWeek) -> bool:
     """Whether there is nothing at all to learn from: an agent that nobody asked is no failure."""
     from pawl.lake.window_duckdb import window as open_window
@@ -106,7 +107,7 @@ def nothing_recorded(week: MissedWeek) -> bool:
     return not rows
 
 
-@task
+@task(**PATIENT)
 def record_week(week: MissedWeek, promoted: Promoted) -> WeekRun:
     """The week is done, whatever the gate said: what was refused would be refused again."""
     done = weekly.done_week(

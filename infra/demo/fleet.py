@@ -160,17 +160,17 @@ class Schooling:
             clients.play(work, lambda p: tell(p.answered + p.failed, f"{p.answered} answered, {p.failed} failed"))
 
     def _improve(self, agent: str, since: float) -> None:
-        from infra.demo import prefect_server
+        from infra.demo import prefect_runs
         from infra.demo.screen import Bar
         from pawl.errors import PawlError
         from pawl.improvement.workplace import Workplace
 
         place = Workplace(self._settings, agent)
-        run = prefect_server.start_run(
+        run = prefect_runs.start_run(
             self._settings, "improve-agent/now", {"agent": agent, "since": since, "until": time.time()}
         )
         with Bar(self._console, f"improve-agent {agent}", 100) as tell:
-            failed = prefect_server.watch(self._settings, run, place.progress, tell)
+            failed = prefect_runs.watch(self._settings, run, place.progress, tell)
         if failed:
             raise PawlError(f"improve-agent {failed}")
 

@@ -9,7 +9,7 @@ import time
 import urllib.request
 from typing import Any
 
-from infra.demo import prefect_server
+from infra.demo import prefect_runs
 from infra.demo.servers import PYTHON
 from infra.demo.sizes import AGENT, CLIENTS
 from infra.demo.traffic_openai import Clients
@@ -52,13 +52,13 @@ class People:
 
     def tick(self) -> None:
         """One run of roll_out, as the schedule starts it each minute; PawlError where it fails."""
-        run = prefect_server.start_run(self._settings, "roll-out/every-minute", {"agent": AGENT})
+        run = prefect_runs.start_run(self._settings, "roll-out/every-minute", {"agent": AGENT})
         end = time.monotonic() + 120
         while time.monotonic() < end:
-            kind, message = prefect_server.run_state(self._settings, run)
+            kind, message = prefect_runs.run_state(self._settings, run)
             if kind in ("COMPLETED", "CANCELLED"):  # cancelled: the minute's own run is under way
                 return
-            if kind in prefect_server.ENDED:
+            if kind in prefect_runs.ENDED:
                 raise PawlError(f"roll_out ended as {kind}: {message[-1500:]}")
             time.sleep(0.3)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from infra.demo import prefect_server
+from infra.demo import prefect_runs
 from infra.demo.memory import Memory
 from infra.demo.people import People
 from infra.demo.screen import Bar
@@ -115,7 +115,7 @@ class Story:
         if known:
             return dict(known)
         before = {v.number for v in self.place.registry.versions(AGENT)}
-        run = prefect_server.start_run(
+        run = prefect_runs.start_run(
             self.settings, "improve-agent/now", {"agent": AGENT, "until": time.time(), **parameters}
         )
         self._say(f"Prefect runs improve-agent: {self._prefect_ui()}/runs/flow-run/{run}")
@@ -146,7 +146,7 @@ class Story:
 
     def _watch_run(self, run: str) -> None:
         with Bar(self.console, "improve-agent", 100) as tell:
-            failed = prefect_server.watch(self.settings, run, self.place.progress, tell)
+            failed = prefect_runs.watch(self.settings, run, self.place.progress, tell)
         if failed:
             log = self.settings.home / "logs" / "worker.log"
             raise PawlError(f"the weekly run {failed}\nsee {log}")

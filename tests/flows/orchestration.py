@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from infra.demo import prefect_server
 from infra.demo.played_time import only_what_is_played
 from infra.demo.servers import Server
+from pawl.platform import prefect_server
 from pawl.settings import Settings
 
 PATIENCE_S = 90  # on SQLite the server holds questions back while it writes

@@ -12,7 +12,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
-from infra.demo import prefect_server
+from infra.demo import prefect_runs
 from pawl.cli import app
 from pawl.improvement import promotion
 from pawl.improvement.workplace import Workplace
@@ -92,8 +92,8 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
     assert started, "the event started it"
 
     def tick() -> str:
-        run_id = prefect_server.start_run(place.settings, "roll-out/when-answered", {"agent": AGENT})
-        prefect_server.wait_run(place.settings, run_id, 120)
+        run_id = prefect_runs.start_run(place.settings, "roll-out/when-answered", {"agent": AGENT})
+        prefect_runs.wait_run(place.settings, run_id, 120)
         return run_id
 
     # Another request that is answered elsewhere: its run ends without a code, and says how.

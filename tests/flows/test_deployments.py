@@ -19,13 +19,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 from ruamel.yaml import YAML
 
-from infra.demo import prefect_server
+from infra.demo import prefect_runs
 from infra.demo.played_time import only_what_is_played
 from infra.notifications.automations_prefect import put, send_test
 from infra.notifications.channels import Channels
 from infra.notifications.notices import NOTICES
 from pawl import bootstrap
 from pawl.fleet.spec import RolloutSpec
+from pawl.platform import prefect_server
 from pawl.rollout.events import Event, Name
 from pawl.rollout.prefect_api import PrefectApi
 from pawl.rollout.route import Arm
@@ -60,7 +61,7 @@ class Unmanned(Orchestration):
 
     def put(self, flow: str, name: str, state: str) -> tuple[str, str]:
         """A new run of it, taken to a state as a worker would: (the server's answer, the state it is in)."""
-        run = prefect_server.start_run(self.settings, f"{flow}/{name}", {})
+        run = prefect_runs.start_run(self.settings, f"{flow}/{name}", {})
         status = self.ask(f"/flow_runs/{run}/set_state", {"state": {"type": state}})["status"]
         return str(status), str(self.run(run)["state"]["name"])
 

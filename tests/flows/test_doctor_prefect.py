@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.demo.prefect_server import start_run
+from infra.demo.prefect_runs import start_run
 from pawl.platform import facts_services, prefect_server
 from pawl.platform.findings import Finding
 from pawl.settings import Settings

@@ -26,13 +26,13 @@ from typer.testing import CliRunner
 from flows.improve_agent import improve_agent
 from flows.improve_fleet import improve_fleet
 from flows.resume_crashed import resume_crashed
-from infra.demo import prefect_server
 from pawl.cli import app
 from pawl.errors import ConfigError, PawlError
 from pawl.improvement.retrain_lease import Retraining, holder
 from pawl.improvement.steps import training_of
 from pawl.improvement.weekly import done_weeks
 from pawl.improvement.workplace import Candidate, Workplace
+from pawl.platform import prefect_server
 from pawl.registry.approvals import starting_pointer
 from pawl.settings import Settings
 from tests.flows.orchestration import Orchestration, within

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.demo import prefect_server
 from infra.kubernetes.work_pool import put_pool
+from pawl.platform import prefect_server
 from pawl.settings import Settings
 
 

@@ -87,7 +87,7 @@ def worker(settings: Settings, root: Path) -> Server:
 
     def online() -> bool:
         try:
-            found = _ask(settings, f"/work_pools/{POOL}/workers/filter", {}, within_s=3)
+            found = ask(settings, f"/work_pools/{POOL}/workers/filter", {}, within_s=3)
         except (OSError, ValueError):
             return False
         return any(w["status"] == "ONLINE" for w in found)
@@ -112,11 +112,11 @@ def deploy(settings: Settings, root: Path) -> None:
     env = {k: v for k, v in os.environ.items() if k not in dropped} | environment(settings, root)
     try:
         try:
-            _ask(settings, f"/work_pools/{POOL}", patience_s=PATIENCE_S)
+            ask(settings, f"/work_pools/{POOL}", patience_s=PATIENCE_S)
         except urllib.error.HTTPError as e:
             if e.code != 404:
                 raise
-            _ask(settings, "/work_pools/", {"name": POOL, "type": "process"})
+            ask(settings, "/work_pools/", {"name": POOL, "type": "process"})
     except OSError as e:
         raise ServerNotUp(f"Prefect at {settings.prefect_api_url} did not take the pool ({e}); see its log") from e
     done = subprocess.run(
@@ -142,8 +142,11 @@ def _uri_file(settings: Settings) -> Path:
     return settings.home / "run" / "prefect-database-uri"
 
 
-def _ask(settings: Settings, path: str, body: Any = None, patience_s: float = 0.0, within_s: float = 20) -> Any:
-    """Read from the API, or write to it. A server that stumbles is asked again for so long."""
+def ask(settings: Settings, path: str, body: Any = None, patience_s: float = 0.0, within_s: float = 20) -> Any:
+    """Read from the API, or write `body` to it. OSError where the server does not take it.
+
+    One that is down or stumbles is asked again for so long; what writes only where nothing was done: 503, refused.
+    """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(  # noqa: S310 - the settings' own address
         settings.prefect_api_url + path, data, {"content-type": "application/json"}
@@ -154,6 +157,12 @@ def _ask(settings: Settings, path: str, body: Any = None, patience_s: float = 0.
             with urllib.request.urlopen(request, timeout=within_s) as answer:  # noqa: S310
                 return json.load(answer)
         except OSError as e:
-            if (isinstance(e, urllib.error.HTTPError) and e.code < 500) or time.monotonic() > end:
+            if time.monotonic() > end or not _may_ask_again(e, writes=data is not None):
                 raise
             time.sleep(1)
+
+
+def _may_ask_again(error: OSError, writes: bool) -> bool:
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code == 503 or (error.code >= 500 and not writes)
+    return not writes or isinstance(getattr(error, "reason", error), ConnectionRefusedError)

@@ -1,22 +1,17 @@
-"""The few REST calls that the demo makes of Prefect. How its server and worker are started: `pawl.platform`."""
+"""The demo's runs of deployments: started, watched and waited for over Prefect's REST API."""
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 from pawl.errors import ServerNotUp
 from pawl.monitoring.progress import ProgressFile
-from pawl.platform.prefect_server import database, deploy, environment, server, worker
+from pawl.platform.prefect_server import ask
 from pawl.settings import Settings
 
-__all__ = [
-    "database", "deploy", "environment", "run_state", "server", "start_run", "wait_run", "watch", "worker",
-]  # fmt: skip
+PATIENCE_S = 60.0  # a server that is busy or starting anew
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -37,14 +32,14 @@ def watch(settings: Settings, run: str, progress: ProgressFile, tell: Callable[[
 
 def start_run(settings: Settings, deployment: str, parameters: dict[str, Any]) -> str:
     """Ask for a run of `flow-name/deployment-name`; returns its id."""
-    found = _get(settings, f"/deployments/name/{deployment}")
+    found = ask(settings, f"/deployments/name/{deployment}", patience_s=PATIENCE_S)
     body = {"state": {"type": "SCHEDULED"}, "parameters": parameters}
-    return str(_post(settings, f"/deployments/{found['id']}/create_flow_run", body)["id"])
+    return str(ask(settings, f"/deployments/{found['id']}/create_flow_run", body, patience_s=PATIENCE_S)["id"])
 
 
 def run_state(settings: Settings, run: str) -> tuple[str, str]:
     """(state type, message) of a run."""
-    state = _get(settings, f"/flow_runs/{run}")["state"] or {}
+    state = ask(settings, f"/flow_runs/{run}", patience_s=PATIENCE_S)["state"] or {}
     return str(state.get("type", "PENDING")), str(state.get("message") or "")
 
 
@@ -59,32 +54,3 @@ def wait_run(settings: Settings, run: str, timeout_s: float = 1800) -> None:
             raise ServerNotUp(f"the flow run ended as {kind}: {message}; see {settings.home}/logs/worker.log")
         time.sleep(0.5)
     raise ServerNotUp(f"the flow run did not end within {timeout_s:.0f} s; see {settings.home}/logs/worker.log")
-
-
-def _get(settings: Settings, path: str, patience_s: float = 60) -> Any:
-    """Read from the API. A busy server that stumbles over one question is asked again for a while."""
-    end = time.monotonic() + patience_s
-    while True:
-        try:
-            with urllib.request.urlopen(settings.prefect_api_url + path, timeout=20) as answer:  # noqa: S310 - loopback
-                return json.load(answer)
-        except OSError as e:
-            if (isinstance(e, urllib.error.HTTPError) and e.code < 500) or time.monotonic() > end:
-                raise
-            time.sleep(1)
-
-
-def _post(settings: Settings, path: str, body: Any, patience_s: float = 60) -> Any:
-    """Write to the API. One that is too busy to take it (503: nothing was done) is asked again for a while."""
-    end = time.monotonic() + patience_s
-    request = urllib.request.Request(  # noqa: S310 - loopback
-        settings.prefect_api_url + path, json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    while True:
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
-                return json.load(answer)
-        except urllib.error.HTTPError as e:
-            if e.code != 503 or time.monotonic() > end:
-                raise
-            time.sleep(1)
