@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pawl.serving.desired import Need
     from pawl.serving.reconciler import Reconciler
     from pawl.serving.replicas import Replicas
+    from pawl.workers.port import Workers
 
 Grader = Callable[[list[dict[str, Any]], str], float]
 
@@ -131,6 +132,23 @@ def runs(settings: Settings) -> RunLogs:
     from pawl.registry.mlflow_runs import MlflowRuns
 
     return MlflowRuns(settings.mlflow_url)
+
+
+def workers(settings: Settings) -> Workers:
+    """What runs the pieces of evaluations and searches: this process, or Ray.
+
+    ConfigError where a cluster's machines could not write to the control database.
+    """
+    if not settings.ray:
+        from pawl.workers.here import Here
+
+        return Here()
+    from pawl.workers.workers_ray import LOCAL, RayWorkers
+
+    if settings.ray != LOCAL and not settings.control_url:
+        problem = "a Ray cluster's machines share the control database: put it on PostgreSQL, and set PAWL_CONTROL_URL"
+        raise ConfigError("PAWL_RAY", [problem])
+    return RayWorkers(settings.ray)
 
 
 def _mlflow_account(settings: Settings) -> None:

@@ -35,6 +35,9 @@ class ConfigError(PawlError):
         listed = "\n".join(f"  - {p}" for p in problems)
         super().__init__(f"{where} has {len(problems)} problem(s):\n{listed}")
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, list[str]]]:
+        return type(self), (self.where, self.problems)
+
 
 class SourceError(PawlError):
     """A task source cannot be read or holds nothing usable."""

@@ -75,6 +75,11 @@ class Settings(BaseSettings):
         default="kernel",
         description="kernel: survives kill -9; fsync: survives power loss too",
     )
+    ray: str = Field(
+        default="",
+        description="where evaluations and searches run in pieces: `local` for a Ray on this machine, or the address "
+        "of a Ray cluster, e.g. ray-head:6379; not given: in the process that begins them",
+    )
     api_key: str | None = Field(default=None, description="the key this process acts with", repr=False)
 
     @property

@@ -79,7 +79,9 @@ def checkpointed(trial: Path) -> bool:
 
 
 @pytest.mark.servers
-def test_a_killed_search_goes_on_and_proposes(home: Home, mlflow_url: str) -> None:
+@pytest.mark.parametrize("ray", ["", pytest.param("local", marks=pytest.mark.slow)], ids=["here", "ray"])
+def test_a_killed_search_goes_on_and_proposes(home: Home, mlflow_url: str, ray: str) -> None:
+    home.environment["PAWL_RAY"] = ray
     command = [sys.executable, "-m", "pawl.cli", "search", "tiny", "--trials", "4"]
     trials = home.folder / "home" / "search" / "trials"
     killed = subprocess.Popen(command, env=home.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -110,11 +112,12 @@ def test_a_killed_search_goes_on_and_proposes(home: Home, mlflow_url: str) -> No
 
     client = MlflowClient(mlflow_url)
     experiment = client.get_experiment_by_name("tiny").experiment_id
-    runs = client.search_runs([experiment], "tags.dataset = '" + home.dataset.stem + "'")
-    (parent,) = [r for r in runs if r.data.tags["kind"] == "search"]
-    children = [r for r in runs if r.data.tags["kind"] == "trial"]
+    (kept,) = trials.glob("*/run.id")
+    parent = client.get_run(kept_id(kept))
+    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    runs = [parent, *children]
+    assert parent.data.tags["kind"] == "search" and {r.data.tags["kind"] for r in children} == {"trial"}
     assert parent.info.status == "FINISHED" and parent.data.tags["verdict"] == "better"
-    assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parent.info.run_id}
     # The trial that was cut off goes on with its run, so there are as many as trials.
     assert len(children) == 4 and {r.info.status for r in children} <= {"FINISHED", "KILLED"}
     assert any("validation_loss" in r.data.metrics and "validation/loss" in r.data.metrics for r in children)

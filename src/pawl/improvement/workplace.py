@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from pawl import bootstrap
-from pawl.errors import LakeError
+from pawl.errors import ConfigError, LakeError
 from pawl.fleet.spec import AgentSpec, FleetSpec
 from pawl.fleet.training import TrainingSpec
 from pawl.monitoring.progress import ProgressFile
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pawl.registry.port import Registry
     from pawl.registry.run_log import RunLogs
     from pawl.rollout.events import Events
+    from pawl.workers.port import Workers
 
 T = TypeVar("T")
 
@@ -62,6 +65,10 @@ class Workplace:
     def events(self) -> Events:
         return bootstrap.events(self.settings)
 
+    @cached_property
+    def workers(self) -> Workers:
+        return bootstrap.workers(self.settings)
+
     @property
     def timeline(self) -> Path:
         return self.settings.home / "timeline.jsonl"
@@ -70,6 +77,11 @@ class Workplace:
     def progress(self) -> ProgressFile:
         return ProgressFile(self.settings.home / "progress.json")
 
+    def __reduce__(self) -> tuple[Callable[..., Workplace], tuple[dict[str, Any], str]]:
+        """Pickled without its ports: another process opens its own, by its own addresses with passwords and keys."""
+        given = self.settings.model_dump(exclude={"control_url", "api_key"})
+        return _elsewhere, ({k: v.absolute() if isinstance(v, Path) else v for k, v in given.items()}, self.agent_name)
+
     def candidate(self, dataset_fingerprint: str, spec: TrainingSpec, beginning: str) -> Candidate:
         """The folder of one training run: the same data, spec and beginning always give the same folder.
 
@@ -77,6 +89,14 @@ class Workplace:
         """
         key = hashlib.sha256(f"{dataset_fingerprint}\0{spec.model_dump_json()}\0{beginning}".encode()).hexdigest()[:12]
         return Candidate(self.settings.home / "candidates" / f"{self.agent_name}-{key}")
+
+
+def _elsewhere(given: dict[str, Any], agent: str) -> Workplace:
+    settings = Settings(**given)
+    if not settings.home.is_dir():
+        problem = f"{settings.home} is not there: mount the folder that the machine which began this has as PAWL_HOME"
+        raise ConfigError(f"the machine {socket.gethostname()}", [problem])
+    return Workplace(settings, agent)
 
 
 @dataclass(frozen=True)

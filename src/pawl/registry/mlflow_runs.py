@@ -14,7 +14,7 @@ from threading import Event, Lock, Thread
 from typing import Any, Literal
 
 from pawl.curation.files import write_whole
-from pawl.registry.run_log import RunLog, Status, kept_id
+from pawl.registry.run_log import Known, Status, kept_id
 
 log = logging.getLogger("pawl.mlflow")
 
@@ -49,7 +49,7 @@ class MlflowRuns:
         params: Mapping[str, str],
         tags: Mapping[str, str],
         keep: Path | None = None,
-        parent: RunLog | None = None,
+        parent: Known | None = None,
     ) -> MlflowRun:
         pace = (self._every_s, self._again_s)
         return MlflowRun(self._url, experiment, name, dict(params), dict(tags), keep, parent, pace)
@@ -66,7 +66,7 @@ class MlflowRun:
         params: dict[str, str],
         tags: dict[str, str],
         keep: Path | None,
-        parent: RunLog | None,
+        parent: Known | None,
         pace: tuple[float, float],
     ) -> None:
         # Imported here and not in the thread: the trainer imports as much at the same time, and both would wait on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
@@ -33,6 +33,25 @@ class RunLog(Protocol):
         ...
 
 
+class Known(Protocol):
+    """A run of which no more than the id is known."""
+
+    @property
+    def run_id(self) -> str:
+        """Empty until the server has it."""
+        ...
+
+
+class Kept(NamedTuple):
+    """A run that another process may have begun: its id is in the file that it keeps it in."""
+
+    file: Path
+
+    @property
+    def run_id(self) -> str:
+        return kept_id(self.file)
+
+
 class RunLogs(Protocol):
     """Where runs are kept."""
 
@@ -44,7 +63,7 @@ class RunLogs(Protocol):
         params: Mapping[str, str],
         tags: Mapping[str, str],
         keep: Path | None = None,
-        parent: RunLog | None = None,
+        parent: Known | None = None,
     ) -> RunLog:
         """Begin a run; where the file `keep` holds the id of one that still exists, that one goes on.
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,6 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 from pawl.errors import NotAllowed, ResourceError, TrainingFailed
 from pawl.fleet.training import SearchSpec, TrainingSpec
 from pawl.training.search import Trial, TrialStopped, inside, values_of, with_values
+from pawl.workers.here import Here
+from pawl.workers.port import Done, Tell, Workers
 
 OVER = 1.25  # a running trial ends when the search has taken so many times its minutes
 STARTUP = 4  # trials before the sampler and the pruner trust what they saw
@@ -25,7 +28,7 @@ TRIES = 3  # of a trial that something cuts off: settings that end the process m
 _SAVE_S = 5.0
 
 # (number, spec, what to report to) -> validation loss in nats a token.
-RunTrial = Callable[[int, TrainingSpec, "Watch"], float]
+RunTrial = Callable[[int, TrainingSpec, "Reporter"], float]
 OnTrial = Callable[[Trial], None]
 
 
@@ -48,35 +51,48 @@ class Budget:
             self._study.set_user_attr("seconds", self.used)
 
 
-class Watch:
-    """What a running trial reports to. Both methods raise TrialStopped where it is to end."""
+class Reporter:
+    """What a running trial reports to, wherever it runs. Both methods raise TrialStopped where it is to end."""
+
+    def __init__(self, tell: Tell, first: bool) -> None:
+        self._tell, self.first = tell, first
+
+    def step(self, *progress: Any) -> None:
+        """A step of training is done; `progress` is handed to the search's `on_step`."""
+        self._tell(("step", *progress))
+
+    def validation(self, share: float, loss: float) -> None:
+        """The validation loss after a share (0..1) of the run's steps."""
+        self._tell(("validation", share, loss))
+
+
+class _Watch:
+    """What becomes of a running trial's reports."""
 
     def __init__(self, trial: optuna.Trial, budget: Budget) -> None:
-        self._trial, self._budget = trial, budget
+        self.trial, self._budget, self.began = trial, budget, budget.used
         self._told: set[int] = set()
         self.first = bool(trial.user_attrs.get("present"))
 
     def repeat(self, points: Mapping[int, float]) -> None:
         """What a trial that was cut off had told: its training goes on from a checkpoint, and tells only the rest."""
         for at, loss in points.items():
-            self._trial.report(loss, at)
+            self.trial.report(loss, at)
         self._told |= points.keys()
 
     def step(self) -> None:
-        """A step of training is done."""
         self._budget.save()
         if self._budget.used > OVER * self._budget.limit:
             raise TrialStopped(f"the search had taken {self._budget.used / 60:.1f} minutes")
 
     def validation(self, share: float, loss: float) -> None:
-        """The validation loss after a share (0..1) of the run's steps. What it is before the first step says nothing of
-        the settings, only of what training continues."""
+        """What the loss is before the first step says nothing of the settings, only of what training continues."""
         quarter = 25 * round(4 * share)
         if quarter and quarter not in self._told:
             self._told.add(quarter)
-            self._trial.report(loss, quarter)
+            self.trial.report(loss, quarter)
         # The present settings are what everything is compared with: they run to the end.
-        if 0 < quarter < 100 and not self.first and self._trial.should_prune():
+        if 0 < quarter < 100 and not self.first and self.trial.should_prune():
             raise TrialStopped(f"worse than the median of the trials before after {quarter} % of the steps")
         self.step()
 
@@ -91,13 +107,15 @@ def search(
     trials: int,
     minutes: float,
     continues: bool,
+    workers: Workers | None = None,
     on_trial: OnTrial = lambda _: None,
+    on_step: Callable[..., None] = lambda *_: None,
 ) -> list[Trial]:
     """Trials until there are `trials` of them or `minutes` are used; the first has the present settings.
 
     `key` tells studies apart in the file: the same data, present settings, space and start. One that was cut off, by
     whatever, goes on; the trial that was running counts as failed and is tried again. Results do not depend on
-    where it was cut, where trials do not.
+    where it was cut, where trials do not, and `workers` (none: this process) run one trial at a time.
 
     Raises NotAllowed where another process searches in the same file, TrainingFailed where the present settings
     cannot be trained, ResourceError where they take longer than the budget.
@@ -119,29 +137,46 @@ def search(
             known = {k: v for k, v in values.items() if inside(space, values)}
             study.enqueue_trial(known, user_attrs={"present": True, "spec": present.model_dump_json()})
         budget = Budget(study, minutes)
-        while len(done := _done(study)) < trials and (budget.used < budget.limit or not done):
-            study.sampler = optuna.samplers.TPESampler(seed=present.seed + len(done), n_startup_trials=STARTUP)
-            trial = study.ask()
-            spec = _spec_of(trial, present, space, continues)
-            watch = Watch(trial, budget)
-            watch.repeat(_points_of(study, trial.user_attrs.get("again")))
-            on_trial(_run(study, trial, spec, watch, budget, run_trial))
+        open_: dict[int, _Watch] = {}
+
+        def pieces() -> Iterator[tuple[RunTrial, int, TrainingSpec, bool]]:
+            while (known := len(_done(study)) + len(open_)) < trials and (budget.used < budget.limit or not known):
+                # Those that run are taken for bad ones, so that one of several does not ask for what another tries.
+                study.sampler = optuna.samplers.TPESampler(
+                    seed=present.seed + known, n_startup_trials=STARTUP, constant_liar=bool(open_)
+                )
+                trial = study.ask()
+                spec = _spec_of(trial, present, space, continues)
+                watch = _Watch(trial, budget)
+                watch.repeat(_points_of(study, trial.user_attrs.get("again")))
+                open_[len(numbers)] = watch
+                numbers.append(trial.number)
+                yield run_trial, trial.number, spec, watch.first
+
+        def told(number: int, said: tuple[Any, ...]) -> None:
+            if said[0] == "validation":
+                open_[number].validation(*said[1:])
+            else:
+                on_step(numbers[number], *said[1:])
+                open_[number].step()
+
+        numbers: list[int] = []  # of the trials, in the order in which they were begun
+        with closing((workers or Here()).run(_tried, pieces(), told, trains=True)) as running:
+            for done in running:
+                on_trial(_ended(study, open_.pop(done.number), budget, done))
         return [_read(t) for t in _done(study)]
 
 
-def _run(
-    study: optuna.Study,
-    trial: optuna.Trial,
-    spec: TrainingSpec,
-    watch: Watch,
-    budget: Budget,
-    run_trial: RunTrial,
-) -> Trial:
-    """One trial to its end. Whatever is neither its settings' fault nor its pruning leaves it running in the study,
+def _tried(tell: Tell, run_trial: RunTrial, number: int, spec: TrainingSpec, first: bool) -> float:
+    return run_trial(number, spec, Reporter(tell, first))
+
+
+def _ended(study: optuna.Study, watch: _Watch, budget: Budget, done: Done[float]) -> Trial:
+    """What came of a trial. Whatever is neither its settings' fault nor its pruning leaves it running in the study,
     so that it is tried again."""
-    began = budget.used
+    trial = watch.trial
     try:
-        loss = run_trial(trial.number, spec, watch)
+        loss: float | None = done.get()
     except TrialStopped as e:
         if watch.first:
             raise ResourceError(
@@ -159,7 +194,7 @@ def _run(
     else:
         state = TrialState.COMPLETE
     finally:
-        trial.set_user_attr("seconds", float(trial.user_attrs.get("seconds", 0.0)) + budget.used - began)
+        trial.set_user_attr("seconds", float(trial.user_attrs.get("seconds", 0.0)) + budget.used - watch.began)
         budget.save(now=True)
     return _read(study.tell(trial, loss, state=state))
 

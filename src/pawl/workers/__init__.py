@@ -1,0 +1,1 @@
+"""Where the pieces of long work run: in this process, or on the machines of a cluster."""
