@@ -59,6 +59,14 @@ def test_a_chain_answers_and_is_recorded_as_one_tree(gateway: Callable[..., Live
     assert all("/cloud/" not in path for path, _, _ in live.upstream.asked), "an agent's shadow is a cloud"
 
 
+def test_an_agents_own_length_holds_where_the_client_names_none(gateway: Callable[..., LiveGateway]) -> None:
+    live = gateway(STEPS)
+    for agent in ("writer", "second-negative"):
+        assert live.request(CHAT, {"model": agent, "messages": [{"role": "user", "content": agent}]})[0] == 200
+    sent = {body["messages"][-1]["content"]: body.get("max_tokens") for _, body, _ in live.upstream.asked}
+    assert sent == {"writer": 77, "second-negative": None}, "what fleet.yaml does not say is the model's"
+
+
 def test_feedback_goes_to_the_chain_and_to_its_steps(gateway: Callable[..., LiveGateway]) -> None:
     live = gateway(STEPS)
     live.upstream.answers["base"] = GOOD

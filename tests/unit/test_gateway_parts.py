@@ -61,6 +61,24 @@ def test_a_request_goes_on_unchanged_but_for_what_is_the_gateways() -> None:
     assert body["model"] == "a" and body["stream_options"] == {"x": 1}, "the shadows need it as it came"
 
 
+@pytest.mark.parametrize(
+    ("arm", "limit", "said", "sent"),
+    [
+        (ADAPTER, 77, {}, {"max_tokens": 77}),
+        (ADAPTER, 0, {}, {}),
+        (CLOUD, 77, {}, {}),
+        (ADAPTER, 77, {"max_tokens": 5}, {"max_tokens": 5}),
+        (ADAPTER, 77, {"max_completion_tokens": 500}, {"max_completion_tokens": 500}),
+    ],
+)
+def test_a_local_answer_is_as_long_as_the_agents_where_the_client_names_nothing(
+    arm: Arm, limit: int, said: dict[str, int], sent: dict[str, int]
+) -> None:
+    request = msgspec.structs.replace(asked({"model": "a", "messages": [], **said}), max_tokens=limit)
+    found = body_for(arm, request, stream=False)
+    assert {k: v for k, v in found.items() if "tokens" in k} == sent
+
+
 def test_what_an_upstream_says_of_itself_is_not_believed_blindly() -> None:
     heard = Heard()
     heard.whole(

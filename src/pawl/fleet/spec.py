@@ -51,7 +51,12 @@ class AgentSpec(Spec):
     source: TaskSourceSpec = TaskSourceSpec()
     first_champion: str = Field(default="local", description="upstream that answers before any adapter does")
     shadow: str | None = Field(default=None, description="upstream that answers in shadow, to learn from")
-    max_tokens: int = Field(default=256, ge=16)
+    max_tokens: int = Field(
+        default=256,
+        ge=16,
+        description="of an answer: in evaluations and chains, and, where this is written, in the gateway's requests to "
+        "local models that name no limit themselves",
+    )
     data: DataSpec = DataSpec()
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec = SearchSpec()

@@ -45,6 +45,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     strategy: Strategy = "privacy_first"
     privacy: Privacy = "open"
     consent: Consent = ""
+    max_tokens: int = 0  # of a local model's answer where the client names none; 0: as the model likes
     parent: tuple[str, str] | None = None  # of a chain's step: the chain's interaction and the step's name
     picked: float | None = None  # how sure `auto` was of this agent
 
@@ -149,6 +150,8 @@ def body_for(arm: Arm, asked: Asked, *, stream: bool) -> dict[str, Any]:
     body["model"] = arm.model
     if asked.endpoint == "embeddings":
         return body
+    if asked.max_tokens and arm.kind == "local" and not (body.get("max_tokens") or body.get("max_completion_tokens")):
+        body["max_tokens"] = asked.max_tokens
     body["stream"] = stream
     if stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}

@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -86,9 +87,10 @@ class RayWorkers:
         except RayError as e:
             raise ServerNotUp(f"the Ray cluster at {self._address} does not go on ({e}); start it and try again") from e
         finally:
-            for ref in running:
-                ray.cancel(ref, force=True)
-            ray.kill(line)
+            with suppress(RayError):  # a cluster that is gone runs nothing any more
+                for ref in running:
+                    ray.cancel(ref, force=True)
+                ray.kill(line)
 
     @cached_property
     def _resources(self) -> dict[str, float]:

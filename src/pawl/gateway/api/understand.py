@@ -140,6 +140,8 @@ class Reader:
             strategy=_strategy(scope) or agent.routing.strategy,
             privacy=narrowest((self._fleet.gateway.privacy, agent.privacy, key.terms.privacy, _privacy(scope))),
             consent=consent(body, key.terms),
+            # A small model that does not know its end goes on to its context's. Clouds count their own thinking in.
+            max_tokens=agent.max_tokens if "max_tokens" in agent.model_fields_set else 0,
             parent=scope.get("pawl.parent"),
             picked=scope.get("pawl.picked"),
         )
