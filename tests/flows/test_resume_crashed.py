@@ -12,32 +12,21 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed, Pending, Running
 from prefect.types._datetime import from_timestamp
 
-from pawl.platform import prefect_server
 from pawl.settings import Settings
 from tasks.crashed import crashed_runs, settle_crashed, silent_runs, still_silent
+from tests.flows.prefect_alone import prefect_alone
 
 
 @pytest.fixture
 def settings(
     tmp_path: Path, root: Path, unused: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Settings]:
-    port = unused()
-    for name, value in (("HOME", tmp_path / "home"), ("PREFECT_PORT", port), ("PREFECT_DATABASE", "sqlite")):
-        monkeypatch.setenv(f"PAWL_{name}", str(value))
-    made = Settings()
-    server = prefect_server.server(made, root)
-    server.start()
-    try:
-        server.wait()
-        heartbeats = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}  # as all flows are told to send them
-        with temporary_settings({PREFECT_API_URL: made.prefect_api_url, **heartbeats}):
-            yield made
-    finally:
-        server.stop()
+    with prefect_alone(tmp_path, root, unused(), monkeypatch) as (made, _):
+        yield made
 
 
 @pytest.mark.servers

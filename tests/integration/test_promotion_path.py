@@ -56,6 +56,19 @@ def test_a_good_one_goes_all_the_way(place: Place, cluster: Cluster) -> None:
     assert made.adapter in cluster.loaded
 
 
+def test_it_begins_with_traffic_where_no_shadow_could_be_graded(place: Place) -> None:
+    made = registered(place)
+    request = place.control.request(AGENT, made.version)
+    assert request is not None
+    approvals.approve_by_key(place.control, request, key(place, "approver"), expires=time.time() + 60, now=time.time())
+    spec = place.agent.rollout.model_copy(update={"min_shadow_pairs": 0})
+    place.__dict__["agent"] = place.agent.model_copy(update={"rollout": spec})
+    opened(place, made.version)
+    rollout, route = place.control.open_rollout(AGENT), place.control.route(AGENT)
+    assert rollout is not None and rollout.stage == "20"
+    assert route is not None and route.challenger is not None and route.percent == 20
+
+
 def test_a_worse_one_is_refused_remembered_and_only_goes_past_on_somebodys_name(place: Place) -> None:
     made = registered(place, better=False)
     assert made.decision == "reject"

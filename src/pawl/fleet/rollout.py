@@ -35,7 +35,12 @@ class RolloutSpec(Spec):
     """Stages, what each needs, and what stops them."""
 
     stages: tuple[int, ...] = (20, 50, 80, 100)
-    min_shadow_pairs: int = Field(default=20, ge=1)
+    min_shadow_pairs: int = Field(
+        default=20,
+        ge=0,
+        description="graded pairs of answers to the same request; 0: no shadow, for tasks whose answers can be "
+        "graded only by what clients say of them",
+    )
     min_stage_sessions: int = Field(default=10, ge=1, description="scored challenger sessions a stage")
     min_watch_sessions: int = Field(default=20, ge=1)
     min_bake_s: float = Field(default=5.0, ge=0)

@@ -34,7 +34,8 @@ def open_rollout(place: Workplace, request: Request) -> Rollout:
     override = None
     if request.override_by is not None:
         override = Override(request.override_by, request.override_reason, now, request.skips)
-    stage = str(place.agent.rollout.stages[0]) if "shadow" in request.skips else "shadow"
+    spec = place.agent.rollout
+    stage = str(spec.stages[0]) if "shadow" in request.skips or not spec.min_shadow_pairs else "shadow"
     rollout = Rollout(
         id=f"rollout-{uuid.uuid4().hex[:12]}",
         agent=request.agent,
@@ -44,7 +45,7 @@ def open_rollout(place: Workplace, request: Request) -> Rollout:
         stage=stage,
         opened_at=now,
         stage_since=now,
-        spec=place.agent.rollout,
+        spec=spec,
         keep_shadow=route.shadows,
         override=override,
         route_revision=route.revision,  # what serves then is what it goes back to

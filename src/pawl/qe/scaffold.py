@@ -172,4 +172,6 @@ def entry(agent: str, rows: str, upstream: str) -> dict[str, object]:
         "source": {"kind": "jsonl", "location": rows},
         "first_champion": upstream,
         "max_tokens": 32,
+        # Its grade needs the truth, which a prompt does not tell: shadow answers could not be judged.
+        "rollout": {"min_shadow_pairs": 0},
     }
