@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
-from typing import Any
-
+from pawl.platform.prefect_server import ask
 from pawl.settings import Settings
 
+PATIENCE_S = 60.0  # deployments were made this moment: on SQLite the server has much to write
 PLAYED = ("minute",)  # schedules that the story needs
 STARTS = ("roll-out", "await-approval")  # flows that events go on starting
 
@@ -15,22 +13,15 @@ STARTS = ("roll-out", "await-approval")  # flows that events go on starting
 def only_what_is_played(settings: Settings) -> None:
     """Pause the schedules and the triggers of prefect.yaml that the story does without. A deployment made anew has
     them again. OSError where Prefect does not answer."""
-    flows = {f["id"]: f["name"] for f in _ask(settings, "POST", "/flows/filter", {})}
-    deployments = _ask(settings, "POST", "/deployments/filter", {})
+    flows = {f["id"]: f["name"] for f in ask(settings, "/flows/filter", {}, PATIENCE_S)}
+    deployments = ask(settings, "/deployments/filter", {}, PATIENCE_S)
     for one in deployments:
         for schedule in one["schedules"]:
             if schedule["slug"] not in PLAYED:
-                _ask(settings, "PATCH", f"/deployments/{one['id']}/schedules/{schedule['id']}", {"active": False})
+                at = f"/deployments/{one['id']}/schedules/{schedule['id']}"
+                ask(settings, at, {"active": False}, PATIENCE_S, method="PATCH")
     played = {d["id"] for d in deployments if flows.get(d["flow_id"]) in STARTS}
-    for automation in _ask(settings, "POST", "/automations/filter", {}):
+    for automation in ask(settings, "/automations/filter", {}, PATIENCE_S):
         started = {a.get("deployment_id") for a in automation["actions"]} - {None}
         if started and not started & played:
-            _ask(settings, "PATCH", f"/automations/{automation['id']}", {"enabled": False})
-
-
-def _ask(settings: Settings, method: str, path: str, body: Any) -> Any:
-    request = urllib.request.Request(  # noqa: S310 - the settings' own address
-        settings.prefect_api_url + path, json.dumps(body).encode(), {"content-type": "application/json"}, method=method
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-        return json.loads(answer.read() or b"null")
+            ask(settings, f"/automations/{automation['id']}", {"enabled": False}, PATIENCE_S, method="PATCH")

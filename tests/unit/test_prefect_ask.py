@@ -33,7 +33,7 @@ class Stumbling:
                 self.end_headers()
                 self.wfile.write(b"{}")
 
-            do_POST = do_GET
+            do_POST = do_PATCH = do_GET
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         Thread(target=self.server.serve_forever, daemon=True).start()
@@ -55,6 +55,7 @@ def stumbling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stumbling]:
         ("POST", [503, 503], 3, True),
         ("POST", [500], 1, False),
         ("POST", [409], 1, False),
+        ("PATCH", [500, 503], 3, True),
     ],
 )
 def test_asked_again(
@@ -62,12 +63,12 @@ def test_asked_again(
 ) -> None:
     settings = Settings(home=tmp_path, prefect_port=stumbling.server.server_address[1])
     stumbling.first = list(statuses)
-    body = {} if method == "POST" else None
+    body = None if method == "GET" else {}
     if taken:
-        assert prefect_server.ask(settings, "/x", body, patience_s=60) == {}
+        assert prefect_server.ask(settings, "/x", body, patience_s=60, method=method) == {}
     else:
         with pytest.raises(urllib.error.HTTPError):
-            prefect_server.ask(settings, "/x", body, patience_s=60)
+            prefect_server.ask(settings, "/x", body, patience_s=60, method=method)
     assert stumbling.asked == [method] * times
 
 

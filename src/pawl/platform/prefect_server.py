@@ -142,27 +142,36 @@ def _uri_file(settings: Settings) -> Path:
     return settings.home / "run" / "prefect-database-uri"
 
 
-def ask(settings: Settings, path: str, body: Any = None, patience_s: float = 0.0, within_s: float = 20) -> Any:
-    """Read from the API, or write `body` to it. OSError where the server does not take it.
+def ask(
+    settings: Settings,
+    path: str,
+    body: Any = None,
+    patience_s: float = 0.0,
+    within_s: float = 20,
+    method: str | None = None,
+) -> Any:
+    """Read from the API, or write `body` to it (POST, else `method`). OSError where the server does not take it.
 
-    One that is down or stumbles is asked again for so long; what writes only where nothing was done: 503, refused.
+    One that is down or stumbles is asked again for so long; what may make something twice only where nothing was done:
+    503, refused.
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(  # noqa: S310 - the settings' own address
-        settings.prefect_api_url + path, data, {"content-type": "application/json"}
+        settings.prefect_api_url + path, data, {"content-type": "application/json"}, method=method
     )
+    twice_harms = request.get_method() == "POST"
     end = time.monotonic() + patience_s
     while True:
         try:
             with urllib.request.urlopen(request, timeout=within_s) as answer:  # noqa: S310
-                return json.load(answer)
+                return json.loads(answer.read() or b"null")
         except OSError as e:
-            if time.monotonic() > end or not _may_ask_again(e, writes=data is not None):
+            if time.monotonic() > end or not _may_ask_again(e, twice_harms):
                 raise
             time.sleep(1)
 
 
-def _may_ask_again(error: OSError, writes: bool) -> bool:
+def _may_ask_again(error: OSError, twice_harms: bool) -> bool:
     if isinstance(error, urllib.error.HTTPError):
-        return error.code == 503 or (error.code >= 500 and not writes)
-    return not writes or isinstance(getattr(error, "reason", error), ConnectionRefusedError)
+        return error.code == 503 or (error.code >= 500 and not twice_harms)
+    return not twice_harms or isinstance(getattr(error, "reason", error), ConnectionRefusedError)
