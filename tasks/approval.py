@@ -114,5 +114,7 @@ def _start_missing(place: Workplace, runs: list[FlowRun]) -> None:
         # One that a person cancelled is not started again.
         known = [r for r in runs if r.parameters == about and r.created and r.created.timestamp() >= request.asked_at]
         if len(known) < MOST_TRIES and all(r.state is not None and r.state.type.value in LOST for r in known):
-            # A run of its own: a part of another cannot be suspended.
-            run_deployment(f"{FLOW}/{DEPLOYMENT}", parameters=about, timeout=0, as_subflow=False)
+            # A run of its own: a part of another cannot be suspended. The key, since the minute's run and one that an
+            # event started look at the same time, and both find none.
+            once = f"{request.agent}/{request.version}/{request.evidence}/{request.asked_at}/{len(known)}"
+            run_deployment(f"{FLOW}/{DEPLOYMENT}", parameters=about, timeout=0, as_subflow=False, idempotency_key=once)
