@@ -304,7 +304,7 @@ def test_pools_runs_and_versions_as_prefect_tells_them(settings: Settings, api: 
 def test_prefect_without_its_database_names_the_logs(settings: Settings, api: tuple[int, dict[str, Any]]) -> None:
     port, answers = api
     settings = settings.model_copy(update={"prefect_port": port})
-    answers |= {"/api/health": True, "/api/admin/version": "3"}
+    answers |= {"/api/health": True, "/api/admin/version": "3", "/api/ready": HTTPStatus.SERVICE_UNAVAILABLE}
     for path in ("deployments/filter", "flow_runs/filter", "flows/filter", "work_pools/pawl"):
         answers[f"/api/{path}"] = HTTPStatus.INTERNAL_SERVER_ERROR
     for database, logs in (("postgres", ["prefect", "postgres"]), ("sqlite", ["prefect"])):
@@ -312,6 +312,9 @@ def test_prefect_without_its_database_names_the_logs(settings: Settings, api: tu
         stumbles = {f.check: f.todo for f in found if re.search(r"\b500\b", f.what)}  # and not a port
         assert set(stumbles.values()) == {"it stumbles itself: " + ", ".join(f"`pawl logs {n}`" for n in logs)}
         assert {"deployments", "flow runs", "work pool"} == stumbles.keys()
+        answered = one([f for f in found if f.check == "Prefect answers"])
+        assert answered.level == "fail" and "no connection to its database (503)" in answered.what
+        assert answered.todo == ", ".join(f"`pawl logs {n}`" for n in logs)
     elsewhere = settings.model_copy(update={"prefect_address": f"http://127.0.0.1:{port}"})
     assert logs_of_prefect(elsewhere) == ()
 

@@ -52,7 +52,7 @@ def checks(settings: Settings, spec: FleetSpec | None, seen: list[Standing], ser
         Check("approvals", lambda: facts_record.approvals(settings)),
         Check("models", lambda: facts_record.models(settings, spec)),
         Check("MLflow answers", lambda: facts_services.mlflow(settings), "mlflow", anyway=True),
-        Check("Prefect answers", lambda: facts_services.prefect(settings), "prefect", anyway=True),
+        Check("Prefect answers", lambda: facts_services.prefect(settings, logs), "prefect", anyway=True),
         Check("vLLM answers", lambda: facts_services.vllm(settings, spec), "vllm", anyway=True),
         Check("deployments", lambda: facts_services.deployments(settings), "prefect", logs=logs),
         Check("flow runs", lambda: facts_services.runs(settings, time.time()), "prefect", logs=logs),

@@ -7,6 +7,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +19,7 @@ from pawl.platform import checks_record, prefect_server
 from pawl.platform import checks_services as checks
 from pawl.platform.checks_services import Deployment, Run
 from pawl.platform.facts_record import has_control
-from pawl.platform.findings import Finding, ok, warn
+from pawl.platform.findings import Finding, fail, ok, warn
 from pawl.registry.aliases import ALIASES, alias_pointer
 from pawl.serving.cluster_state import compared, looked_at
 from pawl.settings import Settings
@@ -44,9 +45,19 @@ def mlflow(settings: Settings) -> list[Finding]:
     return _answers("MLflow", settings.mlflow_url, "/version", _installed("mlflow"))
 
 
-def prefect(settings: Settings) -> list[Finding]:
-    """Prefect's version."""
-    return _answers("Prefect", settings.prefect_api_url, "/admin/version", _installed("prefect"))
+def prefect(settings: Settings, logs: Sequence[str] = ()) -> list[Finding]:
+    """Prefect's version, and whether it has its database: without one it tells its version and nothing else."""
+    found = _answers("Prefect", settings.prefect_api_url, "/admin/version", _installed("prefect"))
+    if any(f.level == "fail" for f in found):
+        return found
+    try:
+        ask(f"{settings.prefect_api_url}/ready")
+    except urllib.error.HTTPError as e:
+        if e.code < 500:
+            raise
+        said = f"{settings.prefect_api_url} answers, but has no connection to its database ({e.code})"
+        return [fail("Prefect answers", said, ", ".join(f"`pawl logs {n}`" for n in logs) or "look at its log")]
+    return found
 
 
 def vllm(settings: Settings, spec: FleetSpec | None) -> list[Finding]:
