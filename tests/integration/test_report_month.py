@@ -27,6 +27,7 @@ from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Feedback, Interaction
 from pawl.monitoring.independence import Independence
 from pawl.monitoring.independence_page import render, text, write
+from pawl.monitoring.months import bounds_of
 from pawl.monitoring.phases import phases
 from pawl.rollout.control_sqlite import SqliteControl
 from pawl.rollout.route import Arm, Route
@@ -179,9 +180,9 @@ def test_the_usual_month_is_the_last_whole_one_where_it_holds_anything(settings:
     assert present != MONTH and monthly.usual_month(lake, later) == present
     lake.add(traffic(2))
     assert monthly.usual_month(lake, later) == MONTH
-    assert monthly.bounds_of(MONTH, later)[1] == START
-    name, begin, end = monthly.bounds_of("2024-2", 2e9)  # one month has one name, one page and one run
-    assert (name, end - begin) == ("2024-02", 29 * 86_400) and monthly.bounds_of("0987-06", 2e9)[0] == "0987-06"
+    assert bounds_of(MONTH, later, dt.UTC)[1] == START
+    name, begin, end = bounds_of("2024-2", 2e9, dt.UTC)  # one month has one name, one page and one run
+    assert (name, end - begin) == ("2024-02", 29 * 86_400) and bounds_of("0987-06", 2e9, dt.UTC)[0] == "0987-06"
     assert monthly.report(settings, f"{FIRST.year}-{FIRST.month}", registry=False).figures.month == MONTH
 
 

@@ -19,6 +19,7 @@ from pawl.monitoring.break_even import Outlay
 from pawl.monitoring.independence import CloudUsed, Independence, lines_of, outlook, share_bounds
 from pawl.monitoring.month_duckdb import CloudPrice, summed
 from pawl.monitoring.month_facts import Domain, Memory, Month, Scope
+from pawl.monitoring.months import bounds_of, present_and_last, zone_of
 from pawl.monitoring.phases import Phase, phases
 from pawl.rollout.control import ControlStore
 from pawl.settings import Settings
@@ -48,14 +49,14 @@ class MonthlyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def report(settings: Settings, month: str | None, agent: str = "", *, registry: bool = True) -> MonthlyReport:
-    """The report of a month ("2026-11"; None: `usual_month`), of the fleet or one agent.
+    """The report of a month ("2026-11", in the settings' time zone; None: `usual_month`), of the fleet or one agent.
 
     `registry` False: adapters that learnt from several agents are not looked for. PawlError for a month that is none,
     or has not begun; LakeError where the lake cannot be read.
     """
-    now = time.time()
+    now, zone = time.time(), zone_of(settings.timezone)
     fleet, control, lake = bootstrap.fleet(settings), bootstrap.control(settings), bootstrap.lake(settings)
-    month, since, until = bounds_of(month or usual_month(lake, now), now)
+    month, since, until = bounds_of(month or usual_month(lake, now, zone), now, zone)
     clouds, notes = clouds_of(fleet), []
     known = sorted({a.name for a in fleet.agents} | set(lake.agents()))
     if agent and agent not in known:
@@ -72,6 +73,7 @@ def report(settings: Settings, month: str | None, agent: str = "", *, registry: 
         default=by_name[first_cloud] if first_cloud else None,
         base_names=_base_names(fleet),
         share_bounds=share_bounds,
+        zone=zone,
     )
     hours = _covered(lake, facts, since, min(until, now)) / 3600
     machines = fleet.costs.paid_by_hour(fleet.upstreams)
@@ -88,6 +90,7 @@ def report(settings: Settings, month: str | None, agent: str = "", *, registry: 
         month=month,
         since=since,
         until=until,
+        timezone=settings.timezone,
         whole=until <= now,
         agent=agent,
         clouds=tuple(used),
@@ -108,30 +111,14 @@ def report(settings: Settings, month: str | None, agent: str = "", *, registry: 
     return MonthlyReport(generated_at=now, figures=figures, phases=phases(figures))
 
 
-def usual_month(lake: ParquetLake, now: float) -> str:
-    """The last whole month where anything of it is recorded, else the present one."""
-    this = dt.datetime.fromtimestamp(now, dt.UTC).replace(day=1)
-    last = (this - dt.timedelta(days=1)).strftime("%Y-%m")
-    _, low, high = bounds_of(last, now)
+def usual_month(lake: ParquetLake, now: float, zone: dt.tzinfo = dt.UTC) -> str:
+    """The last month that is over in the time zone where anything of it is recorded, else the present one."""
+    this, last = present_and_last(now, zone)
+    _, low, high = bounds_of(last, now, zone)
     held = any(
         o.table == TABLES[Interaction] and o.first < high and o.last >= low for o in lake.manifest().objects
     ) or any(isinstance(r, Interaction) and low <= r.at < high for r in lake.pending())
-    return last if held else this.strftime("%Y-%m")
-
-
-def bounds_of(month: str, now: float) -> tuple[str, float, float]:
-    """(its name as 2026-01, however it was written; its begin; its end) of a month, UTC, epoch seconds.
-
-    PawlError where it is no month or has not begun.
-    """
-    try:
-        first = dt.datetime.strptime(month, "%Y-%m").replace(tzinfo=dt.UTC)
-    except ValueError as e:
-        raise PawlError(f"{month!r} is no month: write it like 2026-11") from e
-    since, name = first.timestamp(), first.date().isoformat()[:7]
-    if since > now:
-        raise PawlError(f"{name} has not begun: nothing of it can be reported yet")
-    return name, since, (first.replace(day=28) + dt.timedelta(days=4)).replace(day=1).timestamp()
+    return last if held else this
 
 
 def clouds_of(fleet: FleetSpec) -> tuple[CloudUsed, ...]:

@@ -77,6 +77,7 @@ class Independence(msgspec.Struct, frozen=True, kw_only=True):
     month: str  # 2026-11
     since: float  # epoch seconds
     until: float
+    timezone: str = "UTC"  # that the month and its days are in
     whole: bool  # False: the month is not over
     agent: str  # "" for the fleet
     clouds: tuple[CloudUsed, ...]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pawl.monitoring.html_page import duration, money, rendered, written
 from pawl.monitoring.independence import Figure, Independence
+from pawl.monitoring.months import zone_of
 from pawl.monitoring.phases import Criterion, Phase
 from pawl.monitoring.plots_matplotlib import Picture
 
@@ -52,7 +53,7 @@ def headline(r: Independence) -> str:
 def text(r: Independence, phases: Sequence[Phase]) -> str:
     """For a terminal."""
     line, rows, mark = r.line, [], f", {STAND_IN}" if r.stand_in else ""
-    until = "" if r.whole else f", to date ({_day(r.facts.last)})" if r.facts.last else ", to date"
+    until = "" if r.whole else f", to date ({_moment(r, r.facts.last):%d %b})" if r.facts.last else ", to date"
     rows.append(f"{r.month}{until}, {r.agent or 'the fleet'}: {headline(r)}")
     if r.stand_in:
         rows.append(
@@ -162,7 +163,7 @@ def render(r: Independence, phases: Sequence[Phase], at: float) -> str:
         notes=notes(r),
         even=even(r),
         told=told,
-        span=f"{_date(r.since)} to {_date(r.until - 1)}",
+        span=f"{_moment(r, r.since):%d %b %Y} to {_moment(r, r.until - 1):%d %b %Y}",
         seen=seen,
         per_call=per_call,
         plots=_plots(r),
@@ -224,9 +225,5 @@ def _why(c: Criterion) -> str:
     return f"  ({c.why})" if c.state == "grey" else ""
 
 
-def _date(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%d %b %Y}"
-
-
-def _day(at: float | None) -> str:
-    return f"{datetime.fromtimestamp(at or 0, UTC):%d %b}"
+def _moment(r: Independence, at: float) -> datetime:
+    return datetime.fromtimestamp(at, zone_of(r.timezone))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.window_duckdb import window
 from pawl.monitoring import month_sql as sql
 from pawl.monitoring.month_facts import GROUPS, Day, Latency, Month, Pairs, Scope, Tallies, Traffic, Workflow
+from pawl.monitoring.months import days_of
 
 # (hits, of) by group and the number of sessions -> bounds of the share: what a percentile's interval is read off by
 ShareBounds = Callable[[list[float], list[float], int], tuple[float, float]]
@@ -35,14 +37,20 @@ def summed(
     default: CloudPrice | None,
     base_names: tuple[str, ...],
     share_bounds: ShareBounds,
+    zone: dt.tzinfo = dt.UTC,
 ) -> Month:
     """The interactions with since <= at < until (epoch seconds) and all feedback about them that came so far.
 
-    `clouds`: by agent; `default`: for agents that are not in it; `base_names`: arms that are the base model itself.
-    LakeError where the lake cannot be read.
+    `clouds`: by agent; `default`: for agents that are not in it; `base_names`: arms that are the base model itself;
+    `zone`: what its days are in. LakeError where the lake cannot be read.
     """
     with window(lake, None, since, until) as db:
         _prepare(db, clouds, default, base_names)
+        ((first, last, imported, embeddings),) = db.execute(sql.SPAN).fetchall()
+        days = days_of(first, last, zone) if first is not None else []
+        db.execute("CREATE TABLE days(day VARCHAR, since DOUBLE, until DOUBLE)")
+        if days:
+            db.executemany("INSERT INTO days VALUES (?, ?, ?)", days)
         names = [str(n) for (n,) in db.execute("SELECT DISTINCT agent FROM calls ORDER BY 1").fetchall()]
         traffic, tallies, pairs = _traffic(db), _tallies(db), _pairs(db)
         late = {name: _latency(db, name, share_bounds) for name in ("", *names)}
@@ -57,7 +65,6 @@ def summed(
                 p95=late[name][1],
             )
 
-        ((first, last, imported, embeddings),) = db.execute(sql.SPAN).fetchall()
         ((used, down),) = db.execute(sql.HOURS).fetchall()
         return Month(
             fleet=scope(""),

@@ -75,7 +75,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
-    """One UTC day of the fleet."""
+    """One day of the fleet, in the report's time zone."""
 
     day: str  # 2026-11-21
     answered: int

@@ -184,15 +184,15 @@ SELECT count(*), count(*) FILTER (served = 0) FROM (
 """
 DAYS = """
 WITH money AS (
-    SELECT strftime(make_timestamp(("at" * 1e6)::BIGINT), '%Y-%m-%d') AS day, count(*) FILTER (answered) AS answered,
+    SELECT day, count(*) FILTER (answered) AS answered,
         count(*) FILTER (by_local) AS local, count(*) FILTER (by_fallback) AS fallback,
         coalesce(sum(cost_usd) FILTER (role <> 'shadow'), 0) AS paid,
         coalesce(sum(cost_usd) FILTER (role = 'shadow'), 0) AS shadow_paid, coalesce(sum(all_cloud), 0) AS all_cloud
-    FROM priced GROUP BY 1
+    FROM priced JOIN days d ON "at" >= d.since AND "at" < d.until GROUP BY 1
 ), asked AS (
-    SELECT strftime(make_timestamp(("at" * 1e6)::BIGINT), '%Y-%m-%d') AS day,
-        count(*) FILTER (outcome IN ('served', 'failed')) AS due, count(*) FILTER (outcome = 'served') AS served
-    FROM requests WHERE top GROUP BY 1
+    SELECT day, count(*) FILTER (outcome IN ('served', 'failed')) AS due,
+        count(*) FILTER (outcome = 'served') AS served
+    FROM requests JOIN days d ON "at" >= d.since AND "at" < d.until WHERE top GROUP BY 1
 )
 SELECT m.*, coalesce(due, 0) AS due, coalesce(served, 0) AS served FROM money m LEFT JOIN asked USING (day) ORDER BY day
 """
