@@ -177,6 +177,32 @@ def test_a_route_that_somebody_else_wrote_stops_every_move_but_the_way_back(cont
     assert back.route_revision == 8
 
 
+def test_a_route_written_before_the_first_rollout_was_saved_is_not_overwritten(control: Store) -> None:
+    read = rollout(route_revision=0)  # there was no route when its opener looked
+    control.put_route(Route(agent="agent", champion=CLOUD))
+    with pytest.raises(StaleWrite, match="at revision 1, r1 left it at 0"):
+        control.save_rollout(read, AuditEntry("rollout opened", "roll_out", {}, 10.0))
+    route = control.route("agent")
+    assert route is not None and (route.champion, route.revision) == (CLOUD, 1)
+    assert control.rollouts() == [] and control.audit_log() == []
+    opened = control.save_rollout(rollout(agent="another", route_revision=0))
+    assert opened.route_revision == 1, "nobody wrote that agent's"
+
+
+@pytest.mark.parametrize("known", ["0", "null"])
+def test_a_stored_rollout_that_does_not_know_its_route_moves_all_the_same(control: Store, at: At, known: str) -> None:
+    control.save_rollout(rollout())
+    ((body,),) = at.raw("SELECT body FROM rollouts")
+    text = bytes(body).replace(b'"route_revision":1', f'"route_revision":{known}'.encode())
+    assert text != bytes(body)
+    at.raw(f"UPDATE rollouts SET body = decode('{text.hex()}', 'hex')" if at.settings.control_url else
+           f"UPDATE rollouts SET body = x'{text.hex()}'")  # fmt: skip
+    found = control.open_rollout("agent")
+    assert found is not None and not found.route_revision
+    moved = control.save_rollout(move(found, Decision(action="advance", reason="fine"), by="roll_out", now=20.0))
+    assert (moved.stage, moved.route_revision) == ("20", 2)
+
+
 def test_what_share_it_had_from_which_revision_on_is_kept(control: Store) -> None:
     r = control.save_rollout(rollout())
     for stage, share in (("20", None), ("20", 10), ("20", 10), ("50", None), ("100", None), ("watch", None)):

@@ -127,8 +127,9 @@ class ControlStore(Protocol):
     def open_rollout(self, agent: str) -> Rollout | None: ...
     def save_rollout(self, rollout: Rollout, told: AuditEntry | None = None) -> Rollout:
         """Write where `rollout.revision` is still current (0: new), and in the same transaction `told` and the route it
-        demands (`route_of`). StaleWrite where somebody else wrote the route since (rolling back goes through all the
-        same), and for a new one while another is open for the agent. Returns it with the next revision."""
+        demands (`route_of`). StaleWrite where somebody else wrote the route since `route_revision` (of a new one 0:
+        there was no route; rolling back goes through all the same), and for a new one while another is open for the
+        agent. Returns it with the next revision."""
         ...
 
     def ask(self, request: Request) -> None: ...

@@ -90,10 +90,11 @@ class SqlControl(SqlAccess, SqlQuarantine):
             if other:
                 raise StaleWrite(f"{rollout.agent} has an open rollout ({other[0]}): finish it or roll it back first")
             at = self._route_revision(db, rollout.agent)
-            if rollout.route_revision not in (0, at) and rollout.stage != "rolled_back":
+            left = _left_at(rollout)
+            if left not in (None, at) and rollout.stage != "rolled_back":
                 raise StaleWrite(
-                    f"the route of {rollout.agent} is at revision {at}, {rollout.id} left it at "
-                    f"{rollout.route_revision}: somebody else wrote it; look at it and abort the rollout"
+                    f"the route of {rollout.agent} is at revision {at}, {rollout.id} left it at {left}: somebody else "
+                    "wrote it; look at it and abort the rollout"
                 )
             saved = _with_route(msgspec.structs.replace(rollout, revision=current + 1), at + 1)
             stays_open = int(saved.stage not in TERMINAL)
@@ -185,6 +186,12 @@ class SqlControl(SqlAccess, SqlQuarantine):
     def rejection(self, sha256: str) -> str | None:
         row = self.row("SELECT reason FROM rejections WHERE sha256 = ?", (sha256,))
         return str(row[0]) if row else None
+
+
+def _left_at(rollout: Rollout) -> int | None:
+    """The revision that its agent's route must still have. A new rollout's 0 says that there was no route yet, a
+    stored one's is what earlier versions wrote where they did not know."""
+    return None if rollout.revision and not rollout.route_revision else rollout.route_revision
 
 
 def _with_route(rollout: Rollout, revision: int) -> Rollout:

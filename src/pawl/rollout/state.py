@@ -66,7 +66,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     share: int | None = None  # of sessions, where it is less than the stage's own
     shares: tuple[tuple[int, int], ...] = ()  # (route revision from which on, percent), by the store
-    route_revision: int = 0  # of the route that the store wrote with this state; 0: not known
+    # Of the route that it was read beside, then of the one that the store wrote with this state. None: not known.
+    route_revision: int | None = None
 
     @property
     def waits_for_a_person(self) -> bool:
