@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pawl.cli import app
-from pawl.errors import StaleWrite
+from pawl.errors import NotAllowed, StaleWrite
 from pawl.improvement import by_hand, placing, rolling
 from pawl.registry import approvals
 from pawl.registry.memory_registry import MemoryRegistry
@@ -176,16 +176,53 @@ def test_the_base_model_and_the_cloud_serve_again(place: Place, run: Run, to: st
     assert rolling.settled(place, now(place)) and champion is not None and champion.number == "1"
 
 
-def test_what_was_rejected_serves_only_on_somebodys_word(place: Place, run: Run) -> None:
+@pytest.mark.parametrize("settled", [True, False])
+def test_what_was_rejected_serves_only_on_somebodys_word(place: Place, run: Run, settled: bool) -> None:
     finished(place, b"one")
     bad = registered(place, weights=b"bad")
     approved(place, bad.version)
     assert run("rollout", "abort", AGENT, "--reason", "bad")[0] == 0
-    rolling.settle(place, now(place))
+    if settled:
+        rolling.settle(place, now(place))
     code, said = run("restore", AGENT, "--to", bad.version, "--reason", "x")
     assert code != 0 and "was rejected (rolled back: olga: bad)" in said
+    assert served(place).champion.name.startswith(f"{AGENT}-v1-")
     assert run("restore", AGENT, "--to", bad.version, "--reason", "x", "--despite-rejection")[0] == 0
     assert served(place).champion.name.startswith(f"{AGENT}-v{bad.version}-")
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_the_open_rollouts_challenger_is_nothing_to_go_back_to(place: Place, run: Run, steps: int) -> None:
+    finished(place, b"one")
+    new = registered(place, weights=b"two")
+    approved(place, new.version)
+    for _ in range(steps):
+        assert run("rollout", "advance", AGENT, "--reason", "friday")[0] == 0
+    before, route = now(place), served(place)
+    for more in ((), ("--despite-rejection",)):
+        code, said = run("restore", AGENT, "--to", new.version, "--reason", "I want it now", *more)
+        assert code == 1 and f"`pawl rollout advance {AGENT}`" in said and f"`pawl rollout abort {AGENT}`" in said
+        assert now(place) == before and served(place) == route, "neither aborted nor served"
+    assert run("rollout", "abort", AGENT, "--reason", "x")[0] == 0
+    assert run("restore", AGENT, "--to", new.version, "--reason", "x", "--despite-rejection")[0] == 0
+    assert served(place).champion.name == new.adapter
+
+
+def test_of_several_rollouts_of_a_version_the_latest_one_counts(place: Place, run: Run) -> None:
+    first, second = finished(place, b"one"), finished(place, b"two")
+    assert run("restore", AGENT, "--to", first, "--reason", "two breaks our parser")[0] == 0
+    at = time.time()
+    again = msgspec.structs.replace(
+        next(r for r in place.control.rollouts(AGENT) if r.version == second), id="again", stage="20", revision=0,
+        opened_at=at, stage_since=at, route_revision=served(place).revision, history=(), shares=(),
+    )  # fmt: skip
+    place.control.save_rollout(again)
+    assert run("rollout", "abort", AGENT, "--reason", "worse than then")[0] == 0
+    code, said = run("restore", AGENT, "--to", second, "--reason", "x")
+    assert code == 1 and "was rejected (rolled back: olga: worse than then)" in said
+    assert run("restore", AGENT, "--to", second, "--reason", "x", "--despite-rejection")[0] == 0
+    assert run("restore", AGENT, "--to", first, "--reason", "x")[0] == 0, "it was restored before"
+    assert run("restore", AGENT, "--to", second, "--reason", "x")[0] == 0, "and so was this one"
 
 
 @pytest.mark.parametrize(
@@ -258,20 +295,45 @@ def test_a_persons_word_holds_though_others_write_at_the_same_time(place: Place)
     assert by_hand.abort(busy, AGENT, olga, "enough").stage == "rolled_back"
 
 
-def test_what_was_restored_in_between_is_not_overwritten_by_a_rollout_that_opens(place: Place) -> None:
-    finished(place, b"one")
+@pytest.mark.parametrize("the_first", [True, False])
+def test_what_was_restored_in_between_is_not_overwritten_by_a_rollout_that_opens(place: Place, the_first: bool) -> None:
+    if not the_first:
+        finished(place, b"one")
+    assert (place.control.route(AGENT) is None) == the_first
     made = registered(place, weights=b"two")
     request = place.control.request(AGENT, made.version)
     assert request is not None
     at = time.time()
     approvals.approve_by_key(place.control, request, key(place, "approver"), expires=at + 60, now=at)
-    meddle: list[Callable[[], object]] = [lambda: by_hand.restore(place, "base", key(place, "operator"), "now")]
+    meddle: list[Callable[[], object]] = [lambda: by_hand.restore(place, "cloud", key(place, "operator"), "now")]
     busy = Place(place.settings, AGENT, place.memory)
     busy.__dict__["control"] = Busy(place.settings.control_db, meddle)
     with pytest.raises(StaleWrite, match="somebody else wrote it"):
         rolling.open_rollout(busy, request)
-    assert served(place).champion.name == "base"
-    assert rolling.open_rollout(busy, request).champion.name == "base"
+    cloud = served(place).champion
+    assert cloud.kind == "cloud" and rolling.open_rollout(busy, request).champion == cloud
+
+
+def test_a_rollout_that_opens_while_its_version_is_brought_back_goes_on(place: Place) -> None:
+    finished(place, b"one")
+    first = now(place)
+    by_hand.restore(place, "base", key(place, "operator"), "x")
+
+    class Overtaken(SqliteControl):
+        def rollouts(self, agent: str | None = None) -> list[Rollout]:
+            found = super().rollouts(agent)
+            if all(r.stage != "20" for r in found):
+                at = time.time()
+                again = {"id": "again", "stage": "20", "revision": 0, "champion": served(place).champion}
+                times: dict[str, Any] = {"opened_at": at, "stage_since": at, "route_revision": None}
+                self.save_rollout(msgspec.structs.replace(first, **again, **times))
+            return found
+
+    busy = Place(place.settings, AGENT, place.memory)
+    busy.__dict__["control"] = Overtaken(place.settings.control_db)
+    with pytest.raises(NotAllowed, match="open rollout, in stage 20"):
+        by_hand.restore(busy, first.version, key(place, "operator"), "x")
+    assert served(place).percent == 20 and now(place).stage == "20"
 
 
 def test_status_says_when_and_what(place: Place, run: Run) -> None:

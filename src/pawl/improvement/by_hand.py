@@ -17,7 +17,7 @@ from pawl.bootstrap import current_route, upstream_arm
 from pawl.errors import NotAllowed, ServerNotUp, StaleWrite
 from pawl.rollout.control import AuditEntry, ControlStore, Key
 from pawl.rollout.route import Arm
-from pawl.rollout.state import Decision, Override, Rollout, move, percent_of, reduced, resumed
+from pawl.rollout.state import TERMINAL, Decision, Override, Rollout, move, percent_of, reduced, resumed
 
 if TYPE_CHECKING:
     from pawl.improvement.workplace import Workplace
@@ -93,24 +93,31 @@ def step_on(place: Workplace, key: Key, reason: str) -> Rollout:
 def restore(place: Workplace, to: str, key: Key, reason: str, despite_rejection: bool = False) -> Rollout:
     """Serve an earlier state again, all of it at once: an open rollout is aborted first.
 
-    `to`: the number of a version that had a rollout, `base` for the base model, `cloud` for the fleet's cloud, or an
-    upstream's name. It is recorded as a rollout that is done, so that the registry's aliases follow as after any other.
-    Where the open rollout's own champion is meant, aborting that is all, and it is what is returned.
+    `to`: the number of a version whose latest rollout was done, `base` for the base model, `cloud` for the fleet's
+    cloud, or an upstream's name. It is recorded as a rollout that is done, so that the registry's aliases follow as
+    after any other. Where the open rollout's own champion is meant, aborting that is all, and it is what is returned.
+    One whose latest rollout was rolled back counts as rejected, also where it was aborted only to restore another.
 
     Raises:
-        NotAllowed: nobody bears that name, it serves already, it never had a rollout, its adapter was rejected, or a
-            private agent would be a cloud's.
+        NotAllowed: nobody bears that name, it serves already, it never had a rollout, it is the open one's challenger,
+            it was rejected or rolled back, or a private agent would be a cloud's.
         ServerNotUp: the serving cluster, or the registry where this machine has not the files, does not answer.
         StaleWrite: other writers were first again and again.
     """
     reason = _said(reason)
-    version, arm = _target(place, str(int(to)) if to.isdecimal() else to)
+    version, arm = _target(place, str(int(to)) if to.isdecimal() else to, despite_rejection)
     if version and not despite_rejection:
         _not_rejected(place, arm)
+
+    def restored() -> Rollout:
+        if version:  # once more: its own rollout may have opened while its files were fetched
+            _let_out(place.control, place.agent_name, version, despite_rejection)
+        return _restored(place, version, arm, to, key, reason)
+
     for _ in range(_TRIES - 1):
         with suppress(StaleWrite):  # the flow opened the next rollout in between
-            return _restored(place, version, arm, to, key, reason)
-    return _restored(place, version, arm, to, key, reason)
+            return restored()
+    return restored()
 
 
 def _restored(place: Workplace, version: str, arm: Arm, to: str, key: Key, reason: str) -> Rollout:
@@ -144,7 +151,7 @@ def _restored(place: Workplace, version: str, arm: Arm, to: str, key: Key, reaso
     )
 
 
-def _target(place: Workplace, to: str) -> tuple[str, Arm]:
+def _target(place: Workplace, to: str, despite_rejection: bool) -> tuple[str, Arm]:
     """(version's number or "", arm); an adapter is on the serving cluster and verified there when this returns."""
     from pawl.improvement.placing import fetch, place_adapter
 
@@ -161,11 +168,7 @@ def _target(place: Workplace, to: str) -> tuple[str, Arm]:
     if not to.isdecimal():
         known = ["a version's number", "base", *fleet.upstreams]
         raise NotAllowed(f"there is no {to!r} to go back to; write {', '.join(known)}")
-    if all(r.version != to for r in place.control.rollouts(place.agent_name)):
-        raise NotAllowed(
-            f"version {to} of {place.agent_name} never had a rollout, so it is nothing to go back to: it takes over by "
-            "an approval, or by `pawl rollout force`"
-        )
+    _let_out(place.control, place.agent_name, to, despite_rejection)
     here = _at_hand(place, to)
     if here is None:
         try:
@@ -174,6 +177,29 @@ def _target(place: Workplace, to: str) -> tuple[str, Arm]:
             raise ServerNotUp(f"version {to} is not on this machine, and {e}") from e
     place_adapter(place, here.name, here, f"version {to} of {place.agent_name}, restored by hand")
     return to, Arm(here.name, fleet.local_upstream, here.name, "local")
+
+
+def _let_out(control: ControlStore, agent: str, version: str, despite_rejection: bool) -> None:
+    """NotAllowed unless the version's latest rollout was done, or rolled back and somebody takes that on their name."""
+    latest = next((r for r in control.rollouts(agent) if r.version == version), None)
+    if latest is None:
+        raise NotAllowed(
+            f"version {version} of {agent} never had a rollout, so it is nothing to go back to: it takes over by an "
+            "approval, or by `pawl rollout force`"
+        )
+    if latest.stage not in TERMINAL:
+        raise NotAllowed(
+            f"version {version} is the challenger of {agent}'s open rollout, in stage {latest.stage}, so it is nothing "
+            f"to go back to: `pawl rollout advance {agent}` takes it a stage further; or `pawl rollout abort {agent}` "
+            "first, then --despite-rejection serves it"
+        )
+    # A rejection is written when the rollout is settled, which wants the registry: this one counts from its end on.
+    if latest.stage == "rolled_back" and not despite_rejection:
+        why = latest.history[-1].decision.reason if latest.history else "no reason is recorded"
+        raise NotAllowed(
+            f"version {version} of {agent} was rejected (rolled back: {why}); --despite-rejection serves it all the "
+            "same"
+        )
 
 
 def _at_hand(place: Workplace, number: str) -> Path | None:
