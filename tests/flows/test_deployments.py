@@ -13,9 +13,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
 from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 from pydantic import SecretStr
 from ruamel.yaml import YAML
 
@@ -26,7 +28,7 @@ from infra.notifications.channels import Channels
 from infra.notifications.notices import NOTICES
 from pawl import bootstrap
 from pawl.fleet.spec import RolloutSpec
-from pawl.platform import prefect_server
+from pawl.platform import facts_services, prefect_server
 from pawl.rollout.events import Event, Name
 from pawl.rollout.prefect_api import PrefectApi
 from pawl.rollout.route import Arm
@@ -136,6 +138,24 @@ async def test_a_change_of_the_clocks_loses_no_week() -> None:
     days = [d.astimezone(ZoneInfo(ZONE)).date() for d in dates]
     assert len(set(days)) == 60 and {d.isoweekday() for d in days} == {7}
     assert {(b - a).days for a, b in pairwise(days)} == {7}
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(300)
+async def test_a_process_worker_takes_no_notice_of_what_a_cluster_is_asked(deployed: Unmanned) -> None:
+    asked = deployed.deployment("improve-agent", "when-needed")["job_variables"]
+    assert asked.keys() == {"gpus", "cpu", "cpu_limit", "memory", "scratch"} and not any(asked.values())
+    assert deployed.deployment("roll-out", "every-minute")["job_variables"] == {}
+    base = ProcessWorker.get_default_base_job_template()
+    with temporary_settings({PREFECT_API_URL: deployed.settings.prefect_api_url}):
+        async with get_client() as client:
+            made = [
+                await ProcessJobConfiguration.from_template_and_values(base, values, client=client)
+                for values in (asked, {})
+            ]
+    assert made[0] == made[1]
+    found = facts_services.deployments(deployed.settings.model_copy(update={"root": ROOT}))
+    assert {f.level for f in found} == {"ok"}, found
 
 
 @pytest.mark.servers

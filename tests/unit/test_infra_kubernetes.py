@@ -241,17 +241,97 @@ def test_each_part_has_its_own_role_in_the_control_database(manifests: list[Mani
         assert f"CREATE ROLE {role} LOGIN" in made
 
 
-def test_a_flow_run_gets_the_gpus_that_the_pool_or_its_deployment_asks_for(rendered: dict[str, list[Manifest]]) -> None:
-    def gpus(job: Manifest) -> Any:
-        return job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+# What trains, or evaluates by asking a model of its own process.
+TRAINING = {"improve-fleet/weekly", "improve-agent/now", "improve-agent/when-needed", "search-settings/search"}
 
-    assert gpus(flow_job(rendered["dev"])) == 0 and gpus(flow_job(rendered["gpu"])) == 1
-    assert gpus(flow_job(rendered["gpu"], gpus=4)) == 4
+
+def asked_for(manifests: list[Manifest]) -> dict[str, dict[str, str]]:
+    """The job variables of each deployment of prefect.yaml, as the job `prefect-deploy` sends them."""
+    settings = of(manifests, "ConfigMap", "pawl-settings")["data"]
+    read = pods(manifests)["prefect-deploy"]["containers"][0]["envFrom"]
+    assert {"configMapRef": {"name": "pawl-settings"}} in read
+    written = yaml.safe_load((Path(__file__).resolve().parents[2] / "prefect.yaml").read_text())["deployments"]
+    return {
+        f"{d['entrypoint'].rpartition(':')[2].replace('_', '-')}/{d['name']}": {
+            k: re.sub(r"\{\{ \$(\w+) \}\}", lambda found: str(settings[found[1]]), v)
+            for k, v in d["work_pool"].get("job_variables", {}).items()
+        }
+        for d in written
+    }
+
+
+def resources(job: Manifest) -> dict[str, Any]:
+    found: dict[str, Any] = job["spec"]["template"]["spec"]["containers"][0]["resources"]
+    return found
+
+
+def test_only_what_trains_waits_for_a_gpu(rendered: dict[str, list[Manifest]]) -> None:
+    for overlay, wanted in (("dev", "0"), ("gpu", "1")):
+        manifests = rendered[overlay]
+        small = resources(flow_job(manifests))
+        assert small["limits"]["nvidia.com/gpu"] == 0
+        for name, variables in asked_for(manifests).items():
+            job = flow_job(manifests, **variables)
+            kubernetes_validate.validate(job, VERSIONS[-1], strict=True)
+            found = resources(job)
+            if name not in TRAINING:
+                assert found == small, name
+                continue
+            assert found["requests"]["nvidia.com/gpu"] == found["limits"]["nvidia.com/gpu"] == wanted
+            assert amount(found["limits"]["cpu"]) >= amount(found["requests"]["cpu"]), name
+            assert amount(found["requests"]["memory"]) > amount(small["requests"]["memory"]), name
+    assert asked_for(rendered["gpu"]).keys() >= TRAINING
+
+
+def test_the_pools_take_what_deployments_ask_for(rendered: dict[str, list[Manifest]]) -> None:
+    """By the function with which Prefect's server checks it."""
+    from prefect.utilities.schema_tools import ValidationError, validate
+
+    def check(overlay: str, variables: dict[str, Any]) -> None:
+        validate(variables, template(rendered[overlay])["variables"], raise_on_error=True, ignore_required=True)
+
+    for overlay in OVERLAYS:
+        for variables in asked_for(rendered[overlay]).values():
+            check(overlay, {k: v for k, v in variables.items() if k != "working_dir"})
+        check(overlay, {"gpus": 4, "memory": "256Gi"})
+        # Deployed from where the overlay's settings are not known: refused, and not run without a GPU.
+        for name in ("gpus", "cpu", "cpu_limit", "memory", "scratch"):
+            with pytest.raises(ValidationError):
+                check(overlay, {name: ""})
     dev, gpu = (template(rendered[o]) for o in OVERLAYS)
     assert dev["job_configuration"] == gpu["job_configuration"]
     for whole in (dev, gpu):
         used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(whole["job_configuration"])))
         assert used == whole["variables"]["properties"].keys()
+
+
+def amount(quantity: Any) -> float:
+    """A quantity of Kubernetes as a number."""
+    found = re.fullmatch(r"([\d.]+)(m|[KMGT]i)?", str(quantity))
+    assert found, quantity
+    return float(found[1]) * {None: 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}[found[2]]
+
+
+@pytest.mark.parametrize(("what", "node", "its_own"), [("cpu", "4", "1"), ("memory", "16Gi", "1Gi")])
+def test_one_small_node_holds_all_of_dev_and_the_runs_of_every_minute(
+    rendered: dict[str, list[Manifest]], what: str, node: str, its_own: str
+) -> None:
+    """By requests; `its_own`: what the cluster's own parts and the node's system are reckoned at."""
+
+    def asks(spec: Manifest) -> float:
+        return sum(amount(c["resources"]["requests"][what]) for c in spec["containers"])
+
+    manifests, one = rendered["dev"], {"Deployment", "StatefulSet"}
+    standing = [m for m in manifests if m["kind"] in one]
+    assert {m["spec"].get("replicas", 1) for m in standing} == {1}
+    assert of(manifests, "HorizontalPodAutoscaler", "gateway")["spec"]["minReplicas"] == 1
+    for_all = sum(asks(m["spec"]["template"]["spec"]) for m in standing)
+    # The minute's rollout, beside another that is not yet done (the watch, or an answered approval).
+    runs = 2 * asks(flow_job(manifests)["spec"]["template"]["spec"])
+    assert for_all + runs + amount(its_own) <= amount(node)
+    if what == "cpu":  # a training waits for no core either
+        training = flow_job(manifests, **asked_for(manifests)["improve-fleet/weekly"])
+        assert for_all + runs / 2 + asks(training["spec"]["template"]["spec"]) + amount(its_own) <= amount(node)
 
 
 def test_prefect_is_one_version_everywhere(manifests: list[Manifest], root: Path) -> None:
