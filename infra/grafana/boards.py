@@ -7,6 +7,7 @@ from infra.grafana.servers import SERVERS
 
 A = 'agent=~"$agent"'
 _OK = f'pawl_interactions_total{{role="answer", outcome="ok", {A}}}'
+_OF_CLOUDS = f'pawl_interactions_total{{role="answer", outcome="ok", arm_kind="cloud", {A}}}'
 
 
 def _quantiles(metric: str, by: str = "agent") -> tuple[Query, ...]:
@@ -18,8 +19,8 @@ def _quantiles(metric: str, by: str = "agent") -> tuple[Query, ...]:
 EXECUTIVE = Board("executive", "Pawl: executive", "30d", (
     Row("What it saves", (
         Panel("Answered by our own models, 7 days", (
-            Query(f'sum(increase({_OK}[7d]) and on (arm) pawl_arm{{kind="local"}}) '
-                  f"/ sum(increase({_OK}[7d]))", "share"),
+            Query(f"sum(agent:pawl_local_answers:increase7d{{{A}}}) / sum(agent:pawl_answers:increase7d{{{A}}})",
+                  "share"),
         ), "percentunit", "stat", 6),
         Panel("Saved against all in the cloud, 30 days", (
             Query(f"sum(increase(pawl_all_cloud_usd_total{{{A}}}[30d])) "
@@ -165,8 +166,7 @@ ROUTING = Board("routing", "Pawl: routing", "24h", (
             Query(f"sum by (agent, arm) (rate({_OK}[5m]))", "{{agent}} {{arm}}"),
         ), "reqps"),
         Panel("Share of clouds in the answers", (
-            Query(f'sum by (agent) (increase({_OK}[1h]) and on (arm) pawl_arm{{kind="cloud"}}) '
-                  f"/ sum by (agent) (increase({_OK}[1h]))"),
+            Query(f"sum by (agent) (increase({_OF_CLOUDS}[1h])) / sum by (agent) (increase({_OK}[1h]))"),
         ), "percentunit"),
         Panel("Fallback to clouds", (
             Query(f"agent:pawl_cloud_fallback:ratio15m{{{A}}}", "{{agent}}"),

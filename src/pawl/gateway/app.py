@@ -38,6 +38,7 @@ class Gateway:
 
     def __init__(self, parts: Parts) -> None:
         self._p = parts
+        parts.metrics.know(parts.fleet)
         self._limits = {a.name: a.limits for a in parts.fleet.agents if a.limits.any}
         self._most = parts.fleet.gateway.max_body_bytes
         self._open = 0

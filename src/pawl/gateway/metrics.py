@@ -9,20 +9,21 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
+from pawl.fleet.spec import FleetSpec
 from pawl.fleet.upstream import UpstreamSpec
 from pawl.gateway.routing.load import LoadBook
 from pawl.lake.records import Feedback, Interaction, Record
 from pawl.monitoring.economics import price, succeeded
-from pawl.rollout.route import Route
+from pawl.rollout.route import Arm, Route
 
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80)
 _BREAKER = {"closed": 0, "half_open": 1, "open": 2}
-_CALL = ("agent", "arm", "role")
+_CALL = ("agent", "arm", "arm_kind", "role")
 OUTCOMES = ("ok", "failed", "refused", "left")
 
 
 class _Series(NamedTuple):
-    """The series of one (agent, arm, role): looking labels up costs more than counting."""
+    """The series of one (agent, arm, its kind, role): looking labels up costs more than counting."""
 
     ok: Counter
     error: Counter
@@ -42,7 +43,7 @@ class _Requests(NamedTuple):
 
 
 class _Scores(NamedTuple):
-    """The series of one (agent, arm, kind of feedback)."""
+    """The series of one (agent, arm, its kind, kind of feedback)."""
 
     amount: Counter
     points: Counter
@@ -92,7 +93,7 @@ class Metrics:
         self._latency = seconds("pawl_latency_seconds", "Whole call to an arm", _CALL)
         self._first = seconds("pawl_first_token_seconds", "First token of streams", _CALL)
         self._feedback = counter("pawl_feedback", "Feedback that came", ("agent", "kind"))
-        by = ("agent", "arm", "kind")
+        by = ("agent", "arm", "arm_kind", "kind")
         self._amount = counter("pawl_scores", "Feedback with a score, by the arm that it is about", by)
         self._points = counter("pawl_score_points", "Sum of those scores, each 0 to 1", by)
         self._squares = counter("pawl_score_squares", "Sum of their squares, for standard errors", by)
@@ -119,23 +120,29 @@ class Metrics:
             "pawl_arm_first_call_seconds", "An arm's first whole call since this gateway started", ("arm",)
         )
         self.start = gauge("pawl_gateway_start_seconds", "From the process's start until it could answer")
-        self._series: dict[tuple[str, str, str], _Series] = {}
+        self._series: dict[tuple[str, str, str, str], _Series] = {}
         self._of_agents: dict[str, _Requests] = {}
-        self._scores: dict[tuple[str, str, str], _Scores] = {}
+        self._scores: dict[tuple[str, str, str, str], _Scores] = {}
         self._known_trips: dict[str, int] = {}
         self._called: set[str] = set()
+        self._cloud_arms: set[str] = set()
         self._began: set[str] = set()
 
     def also(self, collector: Collector) -> None:
         """Something more that tells its own series."""
         self._registry.register(collector)
 
-    def expect(self, agent: str, arms: Collection[str]) -> None:
+    def know(self, fleet: FleetSpec) -> None:
+        """Take in what the fleet says of its arms before any of them is called: scores come late, and about arms that
+        only an earlier process has called."""
+        self._cloud_arms |= {u.model or name for name, u in fleet.upstreams.items() if u.kind == "cloud"}
+
+    def expect(self, agent: str, arms: Collection[Arm]) -> None:
         """Tell an agent's series from 0 on: a rate over the first of something needs the 0 before it."""
         self._requests_of(agent)
         for arm in arms:
-            self._calls_to((agent, arm, "answer"))
-            self._scores_of((agent, arm, "outcome"))
+            self._calls_to((agent, arm.name, arm.kind, "answer"))
+            self._scores_of((agent, arm.name, self._kind_of(arm.name, arm.kind), "outcome"))
         self._generated.labels(agent)
         self._fallbacks.labels(agent)
         self._all_cloud.labels(agent)
@@ -155,7 +162,8 @@ class Metrics:
         if record.arm not in self._called:
             self._called.add(record.arm)
             self._arms.labels(record.arm, record.arm_kind).set(1)
-        series = self._calls_to((record.agent, record.arm, record.role))
+            self._kind_of(record.arm, record.arm_kind)
+        series = self._calls_to((record.agent, record.arm, record.arm_kind, record.role))
         (series.error if record.error else series.ok).inc()
         series.prompt.inc(record.prompt_tokens)
         series.completion.inc(record.completion_tokens)
@@ -185,7 +193,7 @@ class Metrics:
         self._feedback.labels(record.agent, record.kind).inc()
         if record.score is None or arm is None:
             return
-        series = self._scores_of((record.agent, arm, record.kind))
+        series = self._scores_of((record.agent, arm, self._kind_of(arm), record.kind))
         series.amount.inc()
         series.points.inc(record.score)
         series.squares.inc(record.score**2)
@@ -209,7 +217,7 @@ class Metrics:
     def text(self, routes: Mapping[str, Route], fallbacks: Mapping[str, float], book: LoadBook, now: float) -> bytes:
         """The exposition. `fallbacks`: share of cloud fallback by agent; `now`: the monotonic clock's."""
         for agent, route in routes.items():
-            self.expect(agent, [arm.name for arm in (route.champion, route.challenger) if arm is not None])
+            self.expect(agent, [arm for arm in (route.champion, route.challenger) if arm is not None])
         for agent, share in fallbacks.items():
             self._fallback_share.labels(agent).set(share)
         for name, arm in book.known().items():
@@ -221,7 +229,13 @@ class Metrics:
             self._waiting.labels(name).set(gate.waiting)
         return generate_latest(self._registry)
 
-    def _calls_to(self, at: tuple[str, str, str]) -> _Series:
+    def _kind_of(self, arm: str, said: str = "") -> str:
+        """local or cloud. What is no cloud of the fleet, and was never seen as one, is an adapter or the base model."""
+        if said == "cloud":
+            self._cloud_arms.add(arm)
+        return "cloud" if arm in self._cloud_arms else "local"
+
+    def _calls_to(self, at: tuple[str, str, str, str]) -> _Series:
         found = self._series.get(at)
         if found is None:
             found = self._series[at] = _Series(
@@ -243,7 +257,7 @@ class Metrics:
             found = self._of_agents[agent] = _Requests(outcomes, self._request_seconds.labels(agent))
         return found
 
-    def _scores_of(self, at: tuple[str, str, str]) -> _Scores:
+    def _scores_of(self, at: tuple[str, str, str, str]) -> _Scores:
         found = self._scores.get(at)
         if found is None:
             series = (self._amount, self._points, self._squares)
