@@ -149,12 +149,23 @@ def test_pods_reach_each_other_as_this_table_says_and_nothing_else(manifests: li
     assert reach.outside("vllm") == set()
 
 
-def test_what_lies_outside_the_namespace_has_an_address(manifests: list[Manifest]) -> None:
-    reach = Reach(everything(manifests))
-    found = {cidr for name in reach.pods for cidr, _ in reach.outside(name) if cidr != "names"}
-    # Addresses that belong to nobody, to be replaced, and those of a cluster on one machine.
-    assert found <= {"192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32", "172.16.0.0/12"}
-    assert {port for name in reach.pods for _, port in reach.outside(name)} <= {53, 443, 6443, 5432}
+@pytest.mark.parametrize(
+    ("overlay", "places"),
+    [
+        # A cluster on one machine: kind's and k3d's API, and minikube's.
+        ("dev", {(cidr, port) for cidr in ("172.16.0.0/12", "192.168.0.0/16") for port in (443, 6443, 8443)}),
+        # Addresses that belong to nobody, to be replaced: Kubernetes' API, PostgreSQL, S3.
+        ("gpu", {("192.0.2.1/32", 443), ("192.0.2.1/32", 6443), ("192.0.2.2/32", 5432), ("192.0.2.3/32", 443)}),
+    ],
+)
+def test_what_lies_outside_the_namespace_has_an_address(
+    rendered: dict[str, list[Manifest]], overlay: str, places: set[tuple[str, int]]
+) -> None:
+    reach = Reach(everything(rendered[overlay]))
+    found = {(cidr, port) for name in reach.pods for cidr, port in reach.outside(name)}
+    assert found == places | {("names", 53)}
+    to_api = {name for name in reach.pods if reach.outside(name) & {p for p in places if p[1] == 6443}}
+    assert to_api == {"gateway", "flow", "prefect-worker"}
 
 
 def test_only_those_who_need_kubernetes_api_have_a_token_for_it(manifests: list[Manifest]) -> None:
