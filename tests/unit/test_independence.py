@@ -171,12 +171,35 @@ def test_the_four_phases_as_they_are_asked_for() -> None:
                          "Quality of cloud's at least 95 %", "Availability at least 99.9 %",
                          "Cloud spend beside fallback none", "Quality by pattern memory up 5-10 % over 30 days"],
     }  # fmt: skip
-    assert [p.verdict for p in phases(r)] == ["go", "go", "go", "not yet"]
-    assert states(r)["Independence"] == ["green"] * 5 + ["grey"]  # nothing records a pattern memory
+    assert [p.verdict for p in phases(r)] == ["go", "not yet", "go", "not yet"]
+    assert states(r)["Production"] == ["green"] * 3 + ["grey"] * 3  # records see the better part of these
+    assert states(r)["Independence"] == ["green"] * 3 + ["grey", "green", "grey"]  # nothing records a pattern memory
     (memory,) = [c for c in phases(r)[2].criteria if "memory" in c.name]
     assert memory.figure is not None and memory.figure.value == pytest.approx(0.9)
     heavy = msgspec.structs.replace(r, memory=Memory(base=1000, adapters={"whole": 1000}))
     assert states(heavy)["Fine-tuning"][1] == "red"
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad", "unclear"),
+    [
+        ("Availability", (1.0, 0.999, 1.0), (0.95, 0.94, 0.96), (0.995, 0.99, 1.0)),
+        ("Latency p50", (0.5, 0.4, 0.6), (3.0, 2.5, 3.5), (2.0, 1.5, 2.5)),
+        ("Latency p95", (0.5, 0.4, 0.6), (9.0, 8.0, 9.9), (5.0, 4.5, 5.5)),
+    ],
+)
+def test_what_is_recorded_in_part_can_be_red_and_never_green(
+    name: str, good: tuple[float, ...], bad: tuple[float, ...], unclear: tuple[float, ...]
+) -> None:
+    r = report(Scope(name="", traffic=traffic(4000)))
+    field = {"Availability": "availability", "Latency p50": "p50", "Latency p95": "p95"}[name]
+    for (value, lower, upper), wanted in ((good, "grey"), (bad, "red"), (unclear, "grey")):
+        figure = Figure(value=value, lower=lower, upper=upper, sessions=400, counted=800,
+                        unit="share" if name == "Availability" else "seconds")  # fmt: skip
+        told = msgspec.structs.replace(r, line=msgspec.structs.replace(r.line, **{field: figure}))
+        (found,) = [c for c in phases(told)[1].criteria if c.name == name]
+        assert found.state == wanted and ("in no record" in found.why) == (wanted == "grey")
+        assert found.figure == figure  # it is told all the same
 
 
 def test_what_is_shown_to_be_too_low_has_a_word_of_its_own() -> None:

@@ -121,8 +121,10 @@ def notes(r: Independence) -> list[str]:
             f"request, {tallies.priced_by_own:,} by their own tokens, {tallies.unpriced:,} not at all."
         )
         found.append(
-            "Availability is by the records of calls: a request that was refused before any model was called, or that "
-            "came while the gateway was down, left none. Prometheus counts the first (pawl_requests_total)."
+            "Availability and latency are by the records of calls: a request that was refused before any model was "
+            "called, or that came while the gateway was down, left none, and the wait in a queue is in none. So they "
+            "can be red and never green. Prometheus counts refusals (pawl_requests_total, pawl_refused_total), waits "
+            "(pawl_request_seconds) and scrapes that failed (up)."
         )
     pairs = scope.pairs.get("all")
     if pairs is not None and pairs.count:

@@ -1,7 +1,8 @@
 """Go or no-go for the four phases: each criterion green or red by what was shown, grey where it was not (pure).
 
 Green: the whole interval lies on the right side. Red: the whole interval lies on the wrong side. Anything else is grey
-and says what is missing: nothing is green because nobody looked, and nothing is red by two unlucky sessions.
+and says what is missing: nothing is green because nobody looked, and nothing is red by two unlucky sessions. What the
+records see only the better part of can be red, and is never green.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ import msgspec
 from pawl.monitoring.independence import LEAST_PAIRS, LEAST_SESSIONS, Figure, Independence, Unit
 
 State = Literal["green", "red", "grey"]
+UNSEEN_DOWN = (
+    "an upper bound: requests refused before any model was called (queues, breakers, open requests), and those that "
+    "came while the gateway was down, are in no record"
+)
+UNSEEN_WAIT = "a lower bound: the wait for a place in a queue is in no record"
 NO_PATTERNS = "not measured: nothing records answers of a pattern memory, so there is no growth over 30 days to show"
 
 
@@ -47,6 +53,7 @@ class _Wanted(NamedTuple):
     least: bool = True  # at least; else under
     unit: Unit = "share"
     against_cloud: bool = False
+    unseen: str = ""  # what the figure would be worse by, were it recorded
 
 
 def phases(r: Independence) -> tuple[Phase, ...]:
@@ -68,10 +75,10 @@ def phases(r: Independence) -> tuple[Phase, ...]:
         return _Wanted(name, saved, bound, r.unpriced or "nothing was answered", against_cloud=True)
 
     def quick(name: str, figure: Figure | None, bound: float) -> _Wanted:
-        return _Wanted(name, figure, bound, nobody, least=False, unit="seconds")
+        return _Wanted(name, figure, bound, nobody, least=False, unit="seconds", unseen=UNSEEN_WAIT)
 
     def up(bound: float) -> _Wanted:
-        return _Wanted("Availability", line.availability, bound, nobody)
+        return _Wanted("Availability", line.availability, bound, nobody, unseen=UNSEEN_DOWN)
 
     mvp = [against("Quality of cloud's, simple tasks", simple, 0.90), cheaper("Savings", 0.50), local(0.40)]
     production = [
@@ -107,6 +114,14 @@ def judged(figure: Figure, bound: float, *, least: bool) -> tuple[State, str]:
     if more is None:
         return "grey", "not shown either way, and no number of sessions would tell while it lies on the bound"
     return "grey", f"not shown either way: about {more:,} {_noun(figure)} more would tell, were they like these"
+
+
+def _told(w: _Wanted, figure: Figure) -> tuple[State, str]:
+    """`judged`, but for what is worse than its records by an amount that nobody knows: that can only be red."""
+    state, why = judged(figure, w.bound, least=w.least)
+    if not w.unseen or state == "red":
+        return state, why
+    return "grey", f"reached by what is recorded, but that is {w.unseen}" if state == "green" else f"{why}; {w.unseen}"
 
 
 def missing(figure: Figure, bound: float) -> int | None:
@@ -187,14 +202,15 @@ def patterns() -> Criterion:
 
 def _judged(wanted: list[_Wanted], r: Independence) -> tuple[Criterion, ...]:
     found = []
+    state: State
     for w in wanted:
-        state, why = ("grey", w.missing) if w.figure is None else judged(w.figure, w.bound, least=w.least)
+        state, why = ("grey", w.missing) if w.figure is None else _told(w, w.figure)
         bound = f"{w.bound:g} s" if w.unit == "seconds" else f"{100 * w.bound:g} %"
         found.append(
             Criterion(
                 name=w.name,
                 wanted=f"{'at least' if w.least else 'under'} {bound}",
-                state=state,  # type: ignore[arg-type]
+                state=state,
                 why=why,
                 figure=w.figure,
                 unit=w.unit,
