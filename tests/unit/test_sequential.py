@@ -14,6 +14,7 @@ from pawl.rollout.sequential import (
     TRUNCATION,
     confidence_sequence,
     excess_rate,
+    excesses,
     harm,
     harm_path,
     lower_bound,
@@ -171,3 +172,14 @@ def test_an_arm_that_always_fails_is_called_within_a_few_calls() -> None:
     assert now < largest == 1.0
     now, largest = excess_rate([True] * 4 + [False] * 50, 0.1)
     assert now < 1.0 and largest == excess_rate([True] * 4, 0.1)[0]
+
+
+def test_what_went_well_before_hides_an_outage_for_a_few_calls_only() -> None:
+    for good, needed in ((0, 4), (20, 6), (300, 9), (2000, 11), (20_000, 13)):
+        calls = [False] * good + [True] * needed
+        assert excess_rate(calls[:-1], 0.1)[1] < 100 <= excess_rate(calls, 0.1)[1]
+        (found,) = excesses(calls + [False] * 40, 0.1, 100)
+        assert (found.first, found.last, found.over) == (good, good + needed - 1, True)
+    assert excesses([True] * 2000, 0.1, 100)[0][1:] == (1999, False)  # no overflow
+    twice = [True] * 9 + [False] * 200 + [True] * 12
+    assert [e.over for e in excesses(twice, 0.1, 100)] == [True, False] and excesses(twice, 1.0, 100) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -39,6 +40,13 @@ class ArmEvidence(msgspec.Struct, frozen=True, kw_only=True):
     barred: int = 0  # requests that were this arm's, and that privacy kept from it
 
 
+class Outcome(NamedTuple):
+    """What came of one call."""
+
+    at: float  # epoch seconds
+    failed: bool
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that `decide` looks at."""
 
@@ -51,7 +59,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     increments: tuple[Both, ...] = ()  # the same with the sessions at 100 and in watch beside `reference`
     moments: tuple[float, ...] = ()  # epoch seconds at which each of the increments became known
     reference: float | None = None  # lower bound of the champion's mean; None before 100, or without its scores
-    failures: tuple[bool, ...] = ()  # the challenger's calls over the whole rollout, in order
+    calls: tuple[Outcome, ...] = ()  # the challenger's over the whole rollout, in order
+    champion_calls: tuple[Outcome, ...] = ()  # the same; also those in which it stood in for a challenger that failed
     scores: tuple[float, ...] = ()  # of the challenger's sessions over the whole rollout, as they became known
 
     @property
@@ -109,7 +118,8 @@ def gather(rollout: Rollout, interactions: Iterable[Interaction], feedback: Iter
         increments=tuple((d.mine, d.theirs) for d in in_order),
         moments=tuple(d.known_at for d in in_order),
         reference=reference,
-        failures=tuple(failed(i) for i in calls),
+        calls=tuple(Outcome(i.at, failed(i)) for i in calls),
+        champion_calls=tuple(Outcome(i.at, failed(i)) for i in seen if _of_champion(rollout, i)),
         scores=tuple(u.score for u in mine),
     )
 
@@ -130,9 +140,11 @@ def _by_champion(rollout: Rollout, i: Interaction) -> bool:
 
     Where it stands in for a challenger that failed it answers sessions that are not a random sample.
     """
-    if i.rollout != rollout.id or i.role not in _ITS_OWN or i.arm != rollout.champion.name:
-        return False
-    return i.stage == "shadow" or not _sent_to_challenger(rollout, i)
+    return _of_champion(rollout, i) and (i.stage == "shadow" or not _sent_to_challenger(rollout, i))
+
+
+def _of_champion(rollout: Rollout, i: Interaction) -> bool:
+    return i.rollout == rollout.id and i.role in _ITS_OWN and i.arm == rollout.champion.name
 
 
 def _barred(rollout: Rollout, i: Interaction) -> bool:

@@ -9,7 +9,8 @@ betting", JRSS B 86 (2024; arXiv 2010.09686, cited below as WSR).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import exp, log, log1p, sqrt
+from math import exp, inf, log, log1p, sqrt
+from typing import NamedTuple
 
 # Stakes from careful to bold. The mixture loses at most log(len(BETS)) in log wealth to the best of them.
 BETS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.95)
@@ -17,6 +18,8 @@ BETS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.95)
 RATE_SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)
 TRUNCATION = 0.5  # WSR's c: how much of the wealth a single bet of the confidence sequence may lose
 BISECTIONS = 24
+HEADROOM = 10.0  # of a stretch of failures beyond what tells it
+_MOST = 1e250  # a wealth beyond this has decided long ago; two of them may be added
 
 
 def harm_path(differences: Sequence[float]) -> Iterator[float]:
@@ -42,24 +45,78 @@ def harm(differences: Sequence[float]) -> tuple[float, float]:
     return now, largest
 
 
-def excess_rate(failures: Sequence[bool], limit: float) -> tuple[float, float]:
-    """The e-value against "every call fails with probability at most `limit`, given the past": now, and the largest.
+def excess_path(failures: Sequence[bool], limit: float, most: float = _MOST) -> Iterator[float]:
+    """The e-value against "every call fails with probability at most `limit`, given the past", after each call.
 
     The likelihood ratio of a fixed mixture of higher rates to `limit` itself, which is the least favourable rate of
-    the hypothesis. A limit of 1 cannot be exceeded: both are 1.
+    the hypothesis, begun anew at every call: at the j-th with 1 / (j (j + 1)) of the stake, and what waits for a later
+    start is kept. These shares sum to 1, so it is an e-process (Shin, Ramdas and Rinaldo, "E-detectors", arXiv
+    2203.03532, section 2), and what went well before an outage hides it for a few calls only: the price of n good
+    calls is 2 log n of log wealth. A limit of 1 cannot be exceeded: it is 1 throughout.
+    What each alternative gained beyond `most` is given away.
     """
     if limit >= 1.0:
-        return 1.0, 1.0
+        yield from (1.0 for _ in failures)
+        return
+    ratios = _ratios(limit)
+    wealth = [0.0] * len(ratios)
+    for j, failed in enumerate(failures, start=1):
+        share = 1.0 / (j * (j + 1.0))
+        wealth = [min(most, (w + share) * r[failed]) for w, r in zip(wealth, ratios, strict=True)]
+        yield sum(wealth) / len(wealth) + 1.0 / (j + 1.0)
+
+
+def excess_rate(failures: Sequence[bool], limit: float) -> tuple[float, float]:
+    """The e-value of `excess_path` now, and the largest so far (1 before the first)."""
+    now = largest = 1.0
+    for now in excess_path(failures, limit):
+        largest = max(largest, now)
+    return now, largest
+
+
+class Excess(NamedTuple):
+    """A stretch of calls that failed more often than they may: the indices of its first and its last call."""
+
+    first: int
+    last: int
+    over: bool  # the calls after it have outweighed it
+
+
+def excesses(failures: Sequence[bool], limit: float, target: float) -> list[Excess]:
+    """The stretches in which the e-value of `excess_path` reached `target`, which is over 1.
+
+    Each from the first failure after which a bet would have gained most by the stretch's last, until that. What is
+    gained beyond `HEADROOM` times the target is given away: however long an outage was, the same number of good
+    calls outweighs it. Failures before the e-value is down to 1 again belong to the same stretch.
+    """
+    found: list[Excess] = []
+    last, since, value = -1, 0, 1.0
+    for n, value in enumerate(excess_path(failures, limit, HEADROOM * target)):
+        if value >= target and failures[n]:
+            last = n
+        elif value < 1.0 and last >= 0:
+            found.append(Excess(_began(failures, since, last, limit), last, True))
+            last, since = -1, n
+    if last >= 0:
+        found.append(Excess(_began(failures, since, last, limit), last, value < target))
+    return found
+
+
+def _began(failures: Sequence[bool], since: int, last: int, limit: float) -> int:
+    gains = [(log(good), log(bad)) for good, bad in _ratios(limit)]
+    logs, best = [0.0] * len(gains), (-inf, last)
+    for j in range(last, since - 1, -1):
+        logs = [total + gain[failures[j]] for total, gain in zip(logs, gains, strict=True)]
+        top = max(logs)
+        value = top + log(sum(exp(x - top) for x in logs)) - log((j + 1.0) * (j + 2.0))
+        best = max(best, (value, j))
+    return failures.index(True, best[1])
+
+
+def _ratios(limit: float) -> list[tuple[float, float]]:
+    """Each alternative's likelihood ratio to `limit`: at a success, at a failure."""
     rates = [limit + share * (1.0 - limit) for share in RATE_SHARES]
-    on_failure = [log(rate / limit) for rate in rates]
-    on_success = [log((1.0 - rate) / (1.0 - limit)) for rate in rates]
-    logs, largest = [0.0] * len(rates), 1.0
-    for failed in failures:
-        step = on_failure if failed else on_success
-        logs = [total + s for total, s in zip(logs, step, strict=True)]
-        if failed:  # a success cannot make a new maximum
-            largest = max(largest, _mean_exp(logs))
-    return _mean_exp(logs), largest
+    return [((1.0 - rate) / (1.0 - limit), rate / limit) for rate in rates]
 
 
 def confidence_sequence(differences: Sequence[float], alpha: float) -> tuple[float, float]:
