@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
+from urllib.request import urlopen
 
 import pytest
 
@@ -29,6 +30,18 @@ class Site(Protocol):
         ...
 
     def marks(self) -> set[str]: ...
+    def splits(self, **weights: int) -> None:
+        """Somebody else splits between these backends."""
+        ...
+
+    def weights(self) -> dict[str, int]:
+        """In force, by backend."""
+        ...
+
+    def version(self) -> object:
+        """Another one after every write."""
+        ...
+
     def disturbed(self, disturb: Callable[[], None]) -> TrafficEngine:
         """An engine whose every write is preceded by a disturbance, after it has read."""
         ...
@@ -56,6 +69,15 @@ class HttpRouteSite:
         if weights:
             made["spec"]["rules"][0]["backendRefs"] = [ref("old", weights[0]), ref("new", weights[1])]
         self.api.route = made
+
+    def splits(self, **weights: int) -> None:
+        self.api.route["spec"]["rules"][0]["backendRefs"] = [ref(name, weight) for name, weight in weights.items()]
+
+    def weights(self) -> dict[str, int]:
+        return {r["name"]: r["weight"] for r in self.api.route["spec"]["rules"][0]["backendRefs"]}
+
+    def version(self) -> object:
+        return self.api.route["metadata"]["resourceVersion"]
 
     def marks(self) -> set[str]:
         return set(self.api.route["metadata"]["labels"]) - {"kept"}
@@ -90,6 +112,26 @@ class EnvoySite:
             clusters = host["routes"][0]["route"]["weighted_clusters"]["clusters"]
             clusters[0]["weight"], clusters[1]["weight"] = weights
         self._put(whole)
+
+    def splits(self, **weights: int) -> None:
+        whole = json.loads(self.envoy.file.read_text())
+        (routes,) = whole["resources"]
+        routes["validate_clusters"] = False  # or Envoy refuses one that it does not know
+        self._clusters(routes)[:] = [{"name": n, "weight": w} for n, w in weights.items()]
+        self._put(whole)
+        until(lambda: self.weights() == weights, 2)
+
+    def weights(self) -> dict[str, int]:
+        with urlopen(f"{self.envoy.admin}/config_dump?resource=dynamic_route_configs") as answer:
+            (found,) = json.load(answer)["configs"]
+        return {c["name"]: c["weight"] for c in self._clusters(found["route_config"])}
+
+    def version(self) -> object:
+        return self.envoy.file.stat().st_mtime_ns
+
+    @staticmethod
+    def _clusters(routes: Any) -> Any:
+        return routes["virtual_hosts"][0]["routes"][0]["route"]["weighted_clusters"]["clusters"]
 
     def _put(self, whole: Any) -> None:
         new = self.envoy.file.with_suffix(".theirs")
@@ -199,6 +241,36 @@ def test_a_route_that_is_not_ours_is_an_error(site: Site) -> None:
         site.engine().read()
     with pytest.raises(ConfigError, match="names both"):
         site.engine().write(Shares(50, 50))
+
+
+@pytest.mark.parametrize(("weights", "seen"), [((996, 4), Shares(99, 1)), ((4, 996), Shares(1, 99))])
+def test_less_than_half_a_percent_is_not_nothing(site: Site, weights: tuple[int, int], seen: Shares) -> None:
+    traffic = site.engine()
+    for percent in (0, 100):
+        site.edit(weights=weights)
+        until(lambda: traffic.read() == seen, 2)
+        assert traffic.write(Shares(100 - percent, percent)), "nobody is left on the other side"
+        assert site.weights() == {"old": 100 - percent, "new": percent}
+
+
+@pytest.mark.parametrize("percent", [0, 100])
+def test_a_third_backend_is_told_and_the_way_back_does_not_wait_for_its_end(site: Site, percent: int) -> None:
+    site.splits(old=80, new=20, third=900)
+    traffic = site.engine()
+    for call in (traffic.read, lambda: traffic.write(Shares(50, 50))):
+        with pytest.raises(ConfigError, match="two only"):
+            call()
+    assert site.weights() == {"old": 80, "new": 20, "third": 900}
+    versions = {site.version()}
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="two only"):
+            traffic.write(Shares(100 - percent, percent))
+        until(lambda: site.weights() == {"old": 100 - percent, "new": percent, "third": 900}, 2)
+        versions.add(site.version())
+    assert len(versions) == 2, "told each time, written once"
+    site.splits(old=80, new=20, third=0)
+    assert traffic.read() == Shares(80, 20) and traffic.write(Shares(50, 50)), "nobody is sent there"
+    assert site.weights() == {"old": 50, "new": 50, "third": 0}
 
 
 def test_an_engine_that_is_down_is_an_error(site: Site) -> None:

@@ -242,11 +242,15 @@ def test_a_route_that_is_not_ours_is_said_to_be_wrong(api: StandIn) -> None:
     with pytest.raises(ServerNotUp, match="404"):
         engine(api).read()
     api.route = route([ref("old")])
-    with pytest.raises(ConfigError, match="no rule names both"):
-        engine(api).write(Shares(50, 50))
+    for wanted in (Shares(50, 50), Shares(100, 0)):
+        with pytest.raises(ConfigError, match="no rule names both"):
+            engine(api).write(wanted)
     api.route = route([ref("old", 9), ref("new", 1)], [ref("old"), ref("new")])
-    with pytest.raises(ConfigError, match="split differently"):
-        engine(api).read()
+    for call in (engine(api).read, lambda: engine(api).write(Shares(80, 20))):
+        with pytest.raises(ConfigError, match="split differently"):
+            call()
+    assert api.puts == 0
+    assert engine(api).write(Shares(100, 0)) and engine(api).read() == Shares(100, 0), "the way back does not wait"
 
 
 def test_the_weights_follow_the_route_and_overrule_others(api: StandIn, gateway: Callable[..., LiveGateway]) -> None:

@@ -28,7 +28,7 @@ from urllib.parse import quote
 
 from pawl.errors import ConfigError, ServerNotUp, StaleWrite
 from pawl.rollout.envoy_config import ROUTES_TYPE
-from pawl.rollout.traffic import Shares
+from pawl.rollout.traffic import Shares, shares_of
 
 log = logging.getLogger("pawl.traffic")
 _TRIES = 5
@@ -89,15 +89,17 @@ class EnvoyTraffic:
         ours = [routes for routes in known if _ours(routes, *self._sides)]
         if len(ours) != 1:
             raise why
+        made = weighted({"version_info": "0", "resources": ours}, *self._sides, wanted)
         refused = self._refused(ours[0]["name"])
         text = self._file.read_bytes() if self._file.exists() else b""
+        if text == _text(made):  # it was written before; the rest is a person's, and what that was is kept
+            raise why
         kept = self._file.with_name(f"{self._file.name}.refused")
         try:
             kept.write_bytes(text)
             self._file.touch()
         except OSError as e:
             raise why from e
-        made = weighted({"version_info": "0", "resources": ours}, *self._sides, wanted)
         if not self._replaced(text, made):
             raise StaleWrite(f"{self._file} was changed by somebody else just now")
         log.warning("the routes in force at %s replace %s, now %s: %s", self._admin, self._file, kept.name, why)
@@ -145,7 +147,7 @@ class EnvoyTraffic:
         handle, path = tempfile.mkstemp(prefix=f".{self._file.name}.", dir=self._file.parent)
         try:
             with os.fdopen(handle, "wb") as new:
-                new.write(json.dumps(made, indent=1).encode() + b"\n")
+                new.write(_text(made))
                 os.fchmod(new.fileno(), stat.S_IMODE(self._file.stat().st_mode))  # Envoy may be another user
                 new.flush()
                 os.fsync(new.fileno())
@@ -230,27 +232,18 @@ def routes_of(text: bytes, where: str) -> dict[str, Any]:
 
 
 def split_of(routes: dict[str, Any], champion: str, challenger: str, where: str) -> Shares:
-    """The split of the routes that name both clusters (pure). ConfigError where none does, or where they differ.
-
-    In whole percents, but 0 and 100 mean exactly that: one request in a thousand is not none.
-    """
+    """The split of the routes that name both clusters (pure). ConfigError where none does, where they differ, or where
+    another cluster has a part beside them."""
     found = set()
     for clusters in _ours(routes, champion, challenger):
         weights = {str(c.get("name")): c.get("weight", 0) for c in clusters}
-        if strange := weights.keys() - {champion, challenger}:
+        if not all(isinstance(w, int) and w >= 0 for w in weights.values()):
+            raise ConfigError(where, [f"its weights are no whole numbers: {weights}"])
+        if strange := {name for name, weight in weights.items() if weight} - {champion, challenger}:
             raise ConfigError(
                 where, [f"a route splits between {champion}, {challenger} and {sorted(strange)}: two only"]
             )
-        if not all(isinstance(w, int) and w >= 0 for w in weights.values()):
-            raise ConfigError(where, [f"its weights are no whole numbers: {weights}"])
-        part, total = weights[challenger], sum(weights.values())
-        if not total:
-            found.add(Shares(0, 0))  # Envoy would refuse it: to be written anew
-            continue
-        share = round(100 * part / total)
-        if part not in (0, total):
-            share = min(99, max(1, share))
-        found.add(Shares(100 - share, share))
+        found.add(shares_of(weights[champion], weights[challenger]))
     if len(found) == 1:
         return found.pop()
     if found:
@@ -261,13 +254,17 @@ def split_of(routes: dict[str, Any], champion: str, challenger: str, where: str)
 
 
 def weighted(response: dict[str, Any], champion: str, challenger: str, wanted: Shares) -> dict[str, Any]:
-    """The same DiscoveryResponse with the wanted weights (pure)."""
+    """The same DiscoveryResponse with the wanted weights (pure). Another cluster's are left as they are."""
     made = copy.deepcopy(response)
     for routes in made["resources"]:
         for clusters in _ours(routes, champion, challenger):
-            for cluster in clusters:
+            for cluster in (c for c in clusters if c.get("name") in (champion, challenger)):
                 cluster["weight"] = wanted.champion if cluster["name"] == champion else wanted.challenger
     return made
+
+
+def _text(response: dict[str, Any]) -> bytes:
+    return json.dumps(response, indent=1).encode() + b"\n"
 
 
 def _ours(routes: dict[str, Any], champion: str, challenger: str) -> list[list[dict[str, Any]]]:

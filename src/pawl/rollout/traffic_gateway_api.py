@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pawl.errors import ConfigError, StaleWrite
-from pawl.rollout.traffic import Shares
+from pawl.rollout.traffic import Shares, shares_of
 from pawl.serving.kubernetes_rest import KubernetesApi
 
 _TRIES = 5
@@ -33,28 +33,35 @@ class HttpRouteTraffic:
     def write(self, wanted: Shares) -> bool:
         for attempt in range(_TRIES):
             found = self._api.get(self._path)
-            if split_of(found, *self._sides, self._name) == wanted:
-                return False
+            made = weighted(found, *self._sides, wanted)
             try:
-                self._api.put(self._path, weighted(found, *self._sides, wanted))
-                return True
+                if split_of(found, *self._sides, self._name) == wanted:
+                    return False
+            except ConfigError:
+                # The way back does not wait until somebody mends the rules.
+                if 0 not in (wanted.champion, wanted.challenger) or made.get("spec") == found.get("spec"):
+                    raise
+            try:
+                self._api.put(self._path, made)
             except StaleWrite:
                 if attempt == _TRIES - 1:
                     raise
+                continue
+            split_of(made, *self._sides, self._name)  # what is still wrong is told
+            return True
         raise AssertionError("unreachable")
 
 
 def split_of(route: dict[str, Any], champion: str, challenger: str, name: str) -> Shares:
-    """The split of the rules that name both (pure). ConfigError where none does, or where they differ."""
+    """The split of the rules that name both (pure). ConfigError where none does, where they differ, or where another
+    backend has a part beside them."""
     found = set()
     for ours in _rules(route, champion, challenger):
-        weights = {ref["name"]: int(ref.get("weight", 1)) for ref in ours["backendRefs"]}
-        total = weights[champion] + weights[challenger]
-        if total:
-            share = round(100 * weights[challenger] / total)
-            found.add(Shares(100 - share, share))
-        else:
-            found.add(Shares(0, 0))  # nobody answers: to be written anew
+        weights = {str(ref.get("name")): int(ref.get("weight", 1)) for ref in ours["backendRefs"]}
+        if strange := {other for other, weight in weights.items() if weight} - {champion, challenger}:
+            why = f"a rule splits between {champion}, {challenger} and {sorted(strange)}: two only"
+            raise ConfigError(f"HTTPRoute {name}", [why])
+        found.add(shares_of(weights[champion], weights[challenger]))
     if len(found) == 1:
         return found.pop()
     why = (
@@ -71,7 +78,7 @@ def weighted(route: dict[str, Any], champion: str, challenger: str, wanted: Shar
     made.pop("status", None)
     for rule in _rules(made, champion, challenger):
         for ref in rule["backendRefs"]:
-            if ref["name"] in (champion, challenger):
+            if ref.get("name") in (champion, challenger):
                 ref["weight"] = wanted.champion if ref["name"] == champion else wanted.challenger
     return made
 
