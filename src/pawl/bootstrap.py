@@ -154,8 +154,9 @@ def workers(settings: Settings) -> Workers:
 def _mlflow_account(settings: Settings) -> None:
     """What trains and promotes here does so under the promotion account, unless the environment names another."""
     if settings.mlflow_accounts and "MLFLOW_TRACKING_USERNAME" not in os.environ:
+        password = mlflow_password(settings, settings.mlflow_promoter)  # refused, it leaves no name without one
         os.environ["MLFLOW_TRACKING_USERNAME"] = settings.mlflow_promoter
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = mlflow_password(settings, settings.mlflow_promoter)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = password
 
 
 def mlflow_password(settings: Settings, account: str) -> str:

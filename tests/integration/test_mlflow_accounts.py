@@ -4,6 +4,7 @@ real server; and what moved an alias all the same is found and put back."""
 from __future__ import annotations
 
 import base64
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from pawl.registry.mlflow_registry import MlflowRegistry
 from pawl.registry.mlflow_webhooks import ensure
 from pawl.settings import Settings
 from tests.integration.mlflow_process import LiveMlflow
+from tests.integration.test_control_roles import installed
+from tests.postgres_embedded import Postgres
 from tests.tiny_adapter import make_adapter, tensors
 
 AGENT = "functional-negative"
@@ -135,6 +138,34 @@ def test_one_account_alone_moves_aliases(
     sent = dict([shown.replace("%20", " ").split("=", 1)])
     assert base64.b64decode(sent["Authorization"].split()[1]).startswith(b"pawl-telemetry:")
     assert [exported(server.url, headers) for headers in ({}, sent)] == [False, True]
+
+
+@pytest.mark.servers
+def test_accounts_that_the_databases_owner_made_serve_flows_under_their_role(
+    server: LiveMlflow, postgres: Postgres, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles = installed(postgres)
+    roles.grant()
+    told = {"HOME": str(tmp_path / "home"), "FLEET": str(root / "infra" / "fleet.yaml"), "MLFLOW_ACCOUNTS": "true"}
+    for name, value in (told | {"MLFLOW_PORT": server.url.rsplit(":", 1)[1]}).items():
+        monkeypatch.setenv(f"PAWL_{name}", value)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN)
+    monkeypatch.setenv("PAWL_CONTROL_URL", roles.owner)
+    CliRunner().invoke(app, ["registry", "accounts"], catch_exceptions=False)
+
+    # monkeypatch sets it back: what trains sets these two by itself.
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PAWL_CONTROL_URL", roles.gateway)
+    with pytest.raises(NotAllowed):
+        bootstrap.registry(Settings())
+    assert "MLFLOW_TRACKING_USERNAME" not in os.environ, "a name without a password would be refused for ever"
+    monkeypatch.setenv("PAWL_CONTROL_URL", roles.flow)
+    registry = bootstrap.registry(Settings())
+    one = registry.register(AGENT, make_adapter(tmp_path / "a", tensors(0.1)), {"evidence": "e"}, {})
+    registry.move_alias(AGENT, "champion", one.number)
+    assert registry.by_alias(AGENT, "champion") == one
 
 
 def exported(url: str, headers: dict[str, str]) -> bool:

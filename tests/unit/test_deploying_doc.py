@@ -41,3 +41,13 @@ def test_the_table_of_secrets_is_what_the_store_gives() -> None:
     assert rows.keys() == given.keys()
     for name, keys in given.items():
         assert keys <= rows[name], name
+
+
+def test_what_reads_or_makes_secrets_is_run_as_the_databases_owner() -> None:
+    needs = re.compile(r"pawl\.cli (?:registry (?:accounts|telemetry)|keys create)")
+    steps = [line for line in TEXT.splitlines() if needs.search(line)]
+    assert len(steps) == 3 and all("as_owner " in line for line in steps), steps
+    assert 'PGUSER="$(owner PGUSER)" PGPASSWORD="$(owner PGPASSWORD)" "$@"' in TEXT
+    compose = yaml.safe_load((ROOT / "infra" / "compose" / "compose.yaml").read_text())["services"]
+    assert compose["control-database"]["environment"]["PGUSER"] == "pawl"
+    assert "docker compose run --rm -T control-database env" in TEXT

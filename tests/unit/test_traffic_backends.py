@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pawl.errors import ConfigError, StaleWrite
 from pawl.rollout import backends
-from pawl.rollout.backends import Backends, placed
+from pawl.rollout.backends import Backends, Demand, placed
 from pawl.rollout.control_sqlite import SqliteControl
 from pawl.rollout.route import Arm, Route
 from pawl.rollout.traffic import Shares
@@ -61,19 +61,19 @@ def test_each_model_gets_the_share_that_the_route_gives_it(rollouts: list[tuple[
 
 def test_a_champion_that_stands_nowhere_moves_nothing(tmp_path: Path) -> None:
     control = SqliteControl(tmp_path / "control.sqlite")
-    assert backends.follow(control, route("v1", "v2", 20)) == Shares(80, 20)
+    assert backends.follow(control, route("v1", "v2", 20)) == Demand(Shares(80, 20), Shares(80, 20))
     with pytest.raises(ConfigError, match=r"base answers now, .* stand v1 and v2.*pawl traffic place"):
         backends.follow(control, route("base"))
     assert backends.read(control, "a") == Backends("v1", "v2"), "what is known stays as it was"
     assert backends.say(control, "a", Backends("v1", "base")) == Backends("v1", "v2")
-    assert backends.follow(control, route("base")) == Shares(0, 100)
+    assert backends.follow(control, route("base")).now == Shares(0, 100)
 
 
 def test_what_is_known_outlives_the_process_and_another_writer(tmp_path: Path) -> None:
     one, other = SqliteControl(tmp_path / "control.sqlite"), SqliteControl(tmp_path / "control.sqlite")
     backends.follow(one, route("v1", "v2", 100))
-    assert backends.follow(other, route("v2")) == Shares(0, 100)
-    assert backends.follow(one, route("v2", "v3", 20)) == Shares(20, 80)
+    assert backends.follow(other, route("v2")).now == Shares(0, 100)
+    assert backends.follow(one, route("v2", "v3", 20)).now == Shares(20, 80)
     assert backends.read(other, "a") == Backends("v3", "v2")
     with pytest.raises(StaleWrite):
         other.move_pointer("traffic-backends/a", 1, "{}")

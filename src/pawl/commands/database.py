@@ -116,17 +116,20 @@ def grants(
     gateway: Annotated[str, typer.Option(help="the role that gateways log in with")],
     flow: Annotated[str, typer.Option(help="the role that flows log in with")],
     webhook: Annotated[bool, typer.Option("--webhook", help="gateways take codes from MLflow's webhook")] = False,
+    traffic: Annotated[
+        bool, typer.Option("--traffic", help="gateways move the split of an Envoy or an HTTPRoute")
+    ] = False,
     sql: Sql = False,
 ) -> None:
     """Give two roles of PostgreSQL what gateways and flows need and no more. Run as the owner, after each upgrade.
 
     Gateways cannot write approvals, requests, rejections or keys; neither can change the audit log. Keys are made by
-    the owner alone.
+    the owner alone. Passwords of MLflow accounts are for flows and the owner.
     """
     from pawl.rollout.control_grants import grants as statements
     from pawl.rollout.control_postgres import PostgresControl
 
-    wanted = statements(gateway, flow, webhook=webhook)
+    wanted = statements(gateway, flow, webhook=webhook, traffic=traffic)
     if sql:
         typer.echo(";\n".join(wanted) + ";")
         return

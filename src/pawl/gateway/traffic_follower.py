@@ -12,9 +12,10 @@ from prometheus_client.registry import Collector
 
 from pawl.errors import PawlError
 from pawl.rollout import backends
+from pawl.rollout.backends import Demand
 from pawl.rollout.control import ControlStore
 from pawl.rollout.route import Route
-from pawl.rollout.traffic import Shares, TrafficEngine
+from pawl.rollout.traffic import TrafficEngine
 
 log = logging.getLogger("pawl.traffic")
 _LOOK_S = 0.5
@@ -55,19 +56,29 @@ class TrafficFollower:
             return
         self.behind[agent] = self.behind[agent] or fresh
         try:
-            wanted, changed = await asyncio.to_thread(self._write, agent, route)
+            asked, changed = await asyncio.to_thread(self._write, agent, route)
         except PawlError as e:
             self._failed[agent], self.behind[agent] = (route, now), True
             log.error("%s: its split could not be written, trying again: %s", agent, e)
             return
-        self._written[agent], self.behind[agent] = (route, now), False
+        self._written[agent], self.behind[agent] = (route, now), asked.now != asked.wanted
         if changed:
             said = "" if fresh else "; somebody else had changed it"
-            log.info("%s: backend champion %d %%, challenger %d %%%s", agent, wanted.champion, wanted.challenger, said)
+            in_force = asked.now
+            log.info(
+                "%s: backend champion %d %%, challenger %d %%%s", agent, in_force.champion, in_force.challenger, said
+            )
+        if asked.unkept is not None:
+            log.error(
+                "%s: who stands behind its backends could not be kept, trying again; until then the champion has all "
+                "of the traffic (`pawl database grants --traffic` lets a gateway's role keep it): %s",
+                agent,
+                asked.unkept,
+            )
 
-    def _write(self, agent: str, route: Route) -> tuple[Shares, bool]:
-        wanted = backends.follow(self._control, route)
-        return wanted, self._engines[agent].write(wanted)
+    def _write(self, agent: str, route: Route) -> tuple[Demand, bool]:
+        asked = backends.follow(self._control, route)
+        return asked, self._engines[agent].write(asked.now)
 
 
 class TrafficMetrics(Collector):

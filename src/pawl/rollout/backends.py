@@ -7,13 +7,16 @@ would send everybody back to the former champion at the moment of success.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
-from pawl.errors import ConfigError, StaleWrite
+from pawl.errors import ConfigError, ControlUnavailable, NotAllowed, PawlError, StaleWrite
 from pawl.rollout.control import ControlStore
 from pawl.rollout.route import Route
 from pawl.rollout.traffic import Shares
 
+PLACES = "traffic-backends/"  # pointers of that name, by agent, say who stands where
 _TRIES = 5
 
 
@@ -22,6 +25,14 @@ class Backends(msgspec.Struct, frozen=True):
 
     champion: str = ""  # behind the backend that fleet.yaml calls so: the champion's when the engine was set up
     challenger: str = ""
+
+
+class Demand(NamedTuple):
+    """What a route asks of an engine."""
+
+    wanted: Shares
+    now: Shares  # what may be in force
+    unkept: PawlError | None = None  # why who stands where could not be put down, so that it may not be `wanted`
 
 
 def placed(route: Route, known: Backends) -> tuple[Backends, Shares]:
@@ -51,19 +62,26 @@ def read(control: ControlStore, agent: str) -> Backends:
     return _decoded(control.pointer(_name(agent))[1])
 
 
-def follow(control: ControlStore, route: Route) -> Shares:
-    """The shares that a route demands; a new challenger's place is kept. ConfigError as `placed`."""
+def follow(control: ControlStore, route: Route) -> Demand:
+    """The shares that a route demands; a new challenger's place is kept before it gets any. ConfigError as `placed`.
+
+    Where its place cannot be kept the champion has all of the traffic: a challenger whose place nobody knows would send
+    everybody to the other model on the day that it wins. The way back needs no new place, so it waits for nothing.
+    """
     for _ in range(_TRIES):
         revision, text = control.pointer(_name(route.agent))
         known = _decoded(text)
         now, wanted = placed(route, known)
         if now == known:
-            return wanted
+            return Demand(wanted, wanted)
         try:
             control.move_pointer(_name(route.agent), revision, _encoded(now))
-            return wanted
+            return Demand(wanted, wanted)
         except StaleWrite:
             continue
+        except (NotAllowed, ControlUnavailable) as e:
+            alone = msgspec.structs.replace(route, challenger=None, percent=0)
+            return Demand(wanted, placed(alone, known)[1], e)
     raise StaleWrite(f"who stands behind the backends of {route.agent} is written by others all the time")
 
 
@@ -75,7 +93,7 @@ def say(control: ControlStore, agent: str, now: Backends) -> Backends:
 
 
 def _name(agent: str) -> str:
-    return f"traffic-backends/{agent}"
+    return f"{PLACES}{agent}"
 
 
 def _decoded(text: str) -> Backends:
