@@ -91,8 +91,9 @@ def test_the_command_writes_text_json_and_a_page(settings: Settings, tmp_path: P
     told = pawl(settings, "report", "month", *asked, "--json", "--html", str(page), "--agent", AGENT)
     made = json.loads(told.stdout)
     line = made["report"]["figures"]["line"]
-    # The upstream stub of these tests has prices a million times too high: 100 x $1 + 50 x $2 a request.
-    assert line["all_cloud_usd"] == pytest.approx(80 * 200) and made["mlflow"] is None
+    # The upstream stub of these tests has prices a million times too high: 100 x $1 + 50 x $2 a request. Half of the
+    # requests went to the cloud as well, which took 50 cents.
+    assert line["all_cloud_usd"] == pytest.approx(40 * 200 + 40 * 0.5) and made["mlflow"] is None
     assert line["cloud_usd"] == pytest.approx(40 * 0.5) and line["quality"]["all"]["value"] == pytest.approx(0.9)
     states = {p["name"]: [c["state"] for c in p["criteria"]] for p in made["report"]["phases"]}
     assert states["MVP"] == ["grey", "green", "green"]  # forty pairs do not show 90 %, where 90 % is what it is
@@ -159,7 +160,7 @@ def test_monthly_and_fixed_costs_count_where_local_tokens_have_a_price(settings:
     assert paid.machines_usd == pytest.approx(spent)
     assert bare.line.cost_usd == pytest.approx(80 * 0.001) and paid.line.cost_usd == pytest.approx(80 * 0.001 + spent)
     assert bare.line.saved is not None and paid.line.saved is not None and paid.even is not None
-    assert bare.line.saved.value == pytest.approx(80 * 200 - 80 * 0.001 - 40 * 0.5)
+    assert bare.line.saved.value == pytest.approx(40 * 200 + 40 * 0.5 - 80 * 0.001 - 40 * 0.5)
     assert paid.line.saved.value == pytest.approx(bare.line.saved.value - spent)
     net = bare.line.saved.value * HOURS_A_MONTH / paid.hours - 150
     assert paid.even.net == pytest.approx(net) and paid.even.months == pytest.approx(4000 / net)
@@ -248,7 +249,10 @@ def test_it_becomes_one_run_on_mlflow(settings: Settings, mlflow_url: str, monke
     run = client.get_run(link.rpartition("/")[2])
     assert run.info.status == "FINISHED" and run.data.params["phase/MVP"] == "not yet"
     assert run.data.metrics["share_local"] == 1.0 and run.data.metrics["quality_ratio_all"] == pytest.approx(0.9)
-    assert run.data.metrics["all_cloud_usd"] == pytest.approx(80 * 200) and "share_local_lower" in run.data.metrics
+    assert (
+        run.data.metrics["all_cloud_usd"] == pytest.approx(40 * 200 + 40 * 0.5)
+        and "share_local_lower" in run.data.metrics
+    )
     assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"report.html", "criteria.json"}
     add(settings, [msgspec.structs.replace(traffic(1)[0], id="one more", session="late")])
     other = monthly.log(settings, monthly.report(settings, MONTH), page)

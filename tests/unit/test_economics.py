@@ -46,6 +46,14 @@ def test_a_local_answer_is_priced_by_its_own_cloud_shadow() -> None:
     assert found.local_share == 1.0
 
 
+def test_a_clouds_own_discount_is_no_saving_of_ours() -> None:
+    cached = {"arm": "cloud", "arm_kind": "cloud", "cached_tokens": 90, "cost_usd": 0.0001}
+    found = summarise([row("x", **cached), row("y"), shadow("y", **cached)], name="cloud", upstream=CLOUD)
+    assert found.all_cloud_usd == pytest.approx(0.0002) and found.spent_usd == pytest.approx(0.0001)
+    alone = summarise([row("x", **cached)], name="cloud", upstream=CLOUD)
+    assert alone.saved_usd == 0.0 and (alone.priced_by_shadow, alone.priced_by_own) == (0, 1)
+
+
 def test_without_a_usable_shadow_its_own_tokens_count() -> None:
     rows = [row("x"), shadow("x", status=500), row("y"), shadow("y", arm="other"), row("z"), shadow("q")]
     found = summarise(rows, name="cloud", upstream=CLOUD)
@@ -135,4 +143,4 @@ def test_a_draft_that_a_check_kept_is_paid_and_answers_nobody() -> None:
     rows = [row("x", role="draft", cost_usd=0.1), row("y", arm="cloud", arm_kind="cloud", cost_usd=0.4)]
     found = summarise(rows, name="cloud", upstream=CLOUD)
     assert (found.answered, found.answered_locally, found.failed) == (1, 0, 0)
-    assert found.spent_usd == pytest.approx(0.5) and found.all_cloud_usd == pytest.approx(price(CLOUD, 100, 50))
+    assert found.spent_usd == pytest.approx(0.5) and found.all_cloud_usd == pytest.approx(0.4)

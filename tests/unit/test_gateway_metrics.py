@@ -73,6 +73,14 @@ def test_all_in_the_cloud_prices_only_whole_answers_to_clients() -> None:
     assert "pawl_all_cloud_usd_total agent=b" not in found
 
 
+def test_what_the_compared_cloud_answered_counts_as_what_it_cost() -> None:
+    metrics = Metrics({"a": CLOUD})
+    metrics.count(call(arm="big", arm_kind="cloud", cached_tokens=2, cost_usd=1.5))
+    assert told(metrics)["pawl_all_cloud_usd_total agent=a"] == 1.5
+    metrics.count(call(arm="other", arm_kind="cloud", cost_usd=1.5))  # not the one that it is compared with
+    assert told(metrics)["pawl_all_cloud_usd_total agent=a"] == pytest.approx(1.5 + 3 + 2 * 2)
+
+
 def test_scores_are_summed_by_the_arm_that_they_are_about_and_by_kind() -> None:
     metrics = Metrics()
     for score in (0.5, 1.0):

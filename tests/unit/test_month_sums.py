@@ -17,9 +17,10 @@ from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Feedback, Interaction
 from pawl.monitoring import month_sql
 from pawl.monitoring.economics import summarise
-from pawl.monitoring.independence import share_bounds
+from pawl.monitoring.independence import lines_of, share_bounds
 from pawl.monitoring.month_duckdb import CloudPrice, summed
 from pawl.monitoring.month_facts import Month
+from pawl.monitoring.phases import judged
 
 CLOUD = UpstreamSpec(
     kind="cloud", base_url="http://127.0.0.1:1/v1", usd_per_million_prompt=2.0, usd_per_million_completion=10.0
@@ -86,6 +87,19 @@ def test_the_sums_are_those_of_python(tmp_path: Path) -> None:
     assert sum(traffic.sessions) == len({r.session for r in rows}) == len(traffic.sessions)
     assert sum(d.answered for d in found.days) == wanted.answered
     assert found.agents[0].traffic == traffic  # one agent is the fleet
+
+
+def test_nothing_is_saved_by_a_month_that_the_cloud_answered(tmp_path: Path) -> None:
+    told = {"arm": "big", "arm_kind": "cloud", "cached_tokens": 9_000, "prompt_tokens": 10_000, "cost_usd": 0.003}
+    rows = [row(f"i{n}", **told) for n in range(200)]  # by its full price each would have been 0.0205
+    found = month(tmp_path, rows)
+    line, _ = lines_of(found, None)
+    assert line.all_cloud_usd == pytest.approx(line.cost_usd) == pytest.approx(0.6)
+    assert line.saved_share is not None and line.saved_share.value == pytest.approx(0.0)
+    assert judged(line.saved_share, 0.60, least=True)[0] == "red"
+    alike = [row("x"), shadow(row("x"), cost_usd=0.0001), row("y"), shadow(row("y"), completion_tokens=70)]
+    found = month(tmp_path / "other", alike)  # the second shadow was recorded before there were prices
+    assert found.fleet.traffic.total("all_cloud") == pytest.approx(0.0001 + (100 * 2 + 70 * 10) / 1e6)
 
 
 def test_what_follows_at_once_is_the_same_request(tmp_path: Path) -> None:

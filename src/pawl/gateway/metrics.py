@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
+from pawl.fleet.clouds import cloud_of
 from pawl.fleet.spec import FleetSpec
 from pawl.fleet.upstream import UpstreamSpec
 from pawl.gateway.routing.load import LoadBook
@@ -87,7 +88,7 @@ class Metrics:
         )
         self._cost = counter("pawl_cost_usd", "Cost by the upstreams' prices, US dollars", _CALL)
         self._all_cloud = counter(
-            "pawl_all_cloud_usd", "What the answers would have cost in the agent's cloud, by their tokens", ("agent",)
+            "pawl_all_cloud_usd", "What the answers would have cost in the agent's cloud", ("agent",)
         )
         self._generated = counter("pawl_generated_tests", "Tests in the answers that clients got", ("agent",))
         self._latency = seconds("pawl_latency_seconds", "Whole call to an arm", _CALL)
@@ -126,6 +127,7 @@ class Metrics:
         self._known_trips: dict[str, int] = {}
         self._called: set[str] = set()
         self._cloud_arms: set[str] = set()
+        self._compared: dict[str, str] = {}  # agent -> the arm of the cloud that it is compared with
         self._began: set[str] = set()
 
     def also(self, collector: Collector) -> None:
@@ -135,7 +137,9 @@ class Metrics:
     def know(self, fleet: FleetSpec) -> None:
         """Take in what the fleet says of its arms before any of them is called: scores come late, and about arms that
         only an earlier process has called."""
-        self._cloud_arms |= {u.model or name for name, u in fleet.upstreams.items() if u.kind == "cloud"}
+        names = {name: u.model or name for name, u in fleet.upstreams.items() if u.kind == "cloud"}
+        self._cloud_arms |= set(names.values())
+        self._compared = {a.name: names[c] for a in fleet.agents if (c := cloud_of(fleet, a.name)) is not None}
 
     def expect(self, agent: str, arms: Collection[Arm]) -> None:
         """Tell an agent's series from 0 on: a rate over the first of something needs the 0 before it."""
@@ -187,7 +191,9 @@ class Metrics:
             self._generated.labels(record.agent).inc(count(record.completion))
         cloud = self._clouds.get(record.agent)
         if cloud is not None and record.role == "answer":
-            self._all_cloud.labels(record.agent).inc(price(cloud, record.prompt_tokens, record.completion_tokens))
+            own = record.arm_kind == "cloud" and record.arm == self._compared.get(record.agent, cloud.model)
+            usd = record.cost_usd if own else price(cloud, record.prompt_tokens, record.completion_tokens)
+            self._all_cloud.labels(record.agent).inc(usd)
 
     def _take_feedback(self, record: Feedback, arm: str | None) -> None:
         self._feedback.labels(record.agent, record.kind).inc()

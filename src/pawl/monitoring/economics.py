@@ -39,8 +39,8 @@ class Economics(msgspec.Struct, frozen=True, kw_only=True):
     shadow_usd: float  # what shadow traffic took
     shadows: int
     all_cloud_usd: float
-    priced_by_shadow: int  # answered interactions priced by the tokens of their own cloud shadow
-    priced_by_own: int  # ... by their own tokens, for want of a cloud shadow
+    priced_by_shadow: int  # answered interactions priced by their own cloud shadow
+    priced_by_own: int  # ... by their own tokens, for want of a cloud shadow; what the cloud answered, by its bill
     unpriced: int  # ... not at all: no usage was recorded
     points: tuple[CostPoint, ...] = ()
 
@@ -80,9 +80,10 @@ def succeeded(interaction: Interaction) -> bool:
 def summarise(interactions: Iterable[Interaction], *, name: str, upstream: UpstreamSpec) -> Economics:
     """Add up one agent's (or one fleet's) interactions, in any order; a repeated id counts once.
 
-    The counterfactual "all cloud" prices each answered interaction at `upstream`: by the tokens of its own
-    successful shadow on `name` where there is one, since a local model's answer may be shorter or longer than what
-    the cloud would have written, else by its own tokens.
+    The counterfactual "all cloud" is, of what `name` itself answered, what it took for that: its prompt cache saves
+    money without any local model. Of other answers it is what their own successful shadow on `name` cost, since a local
+    model's answer may be shorter or longer than what the cloud would have written; where there is none, the price of
+    their own tokens at `upstream`.
     """
     rows = sorted({i.id: i for i in interactions}.values(), key=lambda i: (i.at, i.id))
     seen_by_cloud = {
@@ -107,8 +108,11 @@ def summarise(interactions: Iterable[Interaction], *, name: str, upstream: Upstr
             else:
                 answered += 1
                 local += i.arm_kind == "local"
-                basis = seen_by_cloud.get(i.id, i)
-                all_cloud += price(upstream, basis.prompt_tokens, basis.completion_tokens)
+                own = i.arm == name and i.arm_kind == "cloud"
+                basis = i if own else seen_by_cloud.get(i.id, i)
+                # Of a shadow that was recorded before anybody stated prices, the tokens are all that is known.
+                billed = own or (basis is not i and basis.cost_usd > 0)
+                all_cloud += basis.cost_usd if billed else price(upstream, basis.prompt_tokens, basis.completion_tokens)
                 by_shadow += basis is not i
                 by_own += basis is i and _used(i)
                 unpriced += basis is i and not _used(i)

@@ -118,7 +118,8 @@ def notes(r: Independence) -> list[str]:
     if t.answered:
         found.append(
             f"All in the cloud: {tallies.priced_by_shadow:,} answers are priced by what the cloud wrote to the same "
-            f"request, {tallies.priced_by_own:,} by their own tokens, {tallies.unpriced:,} not at all."
+            f"request, {tallies.priced_by_own:,} by their own tokens (the cloud's own answers by what it took for "
+            f"them), {tallies.unpriced:,} not at all."
         )
         found.append(
             "Availability and latency are by the records of calls: a request that was refused before any model was "

@@ -29,21 +29,25 @@ SELECT session, CASE WHEN all_of_them <= {groups} THEN row_number() OVER (ORDER 
 FROM s, n
 """
 
-# What the cloud wrote to the same request prices an answer where it is known (`economics.summarise`).
+# What the cloud took for its own answer, or for what it wrote to the same request, is what that costs there; where
+# neither is known, or no price was stated yet, tokens are priced (`economics.summarise`).
 _PRICED = """
 CREATE TABLE priced AS
 WITH by_cloud AS (
     SELECT s.shadow_of AS id, arg_max(s.prompt_tokens, (s."at", s.id)) AS prompt_tokens,
-           arg_max(s.completion_tokens, (s."at", s.id)) AS completion_tokens
+           arg_max(s.completion_tokens, (s."at", s.id)) AS completion_tokens,
+           arg_max(s.cost_usd, (s."at", s.id)) AS cost_usd
     FROM calls s JOIN prices p ON p.agent = s.agent AND p.arm = s.arm
     WHERE s.role = 'shadow' AND s.ok AND s.shadow_of IS NOT NULL AND s.prompt_tokens + s.completion_tokens > 0
     GROUP BY 1
 )
 SELECT c.*, g.g, answer AND c.ok AS answered, answer AND c.ok AND arm_kind = 'local' AS by_local,
     answer AND c.ok AND arm_kind = 'cloud' AND fallback AS by_fallback,
-    b.id IS NOT NULL AS by_shadow, c.prompt_tokens + c.completion_tokens > 0 AS used,
-    CASE WHEN answer AND c.ok THEN (coalesce(b.prompt_tokens, c.prompt_tokens) * p.prompt
-        + coalesce(b.completion_tokens, c.completion_tokens) * p.completion) / 1e6 ELSE 0 END AS all_cloud
+    coalesce(c.arm = p.arm AND c.arm_kind = 'cloud', false) AS own,
+    b.id IS NOT NULL AND NOT own AS by_shadow, c.prompt_tokens + c.completion_tokens > 0 AS used,
+    CASE WHEN NOT (answer AND c.ok) THEN 0 WHEN own THEN c.cost_usd WHEN b.cost_usd > 0 THEN b.cost_usd
+         ELSE (coalesce(b.prompt_tokens, c.prompt_tokens) * p.prompt
+             + coalesce(b.completion_tokens, c.completion_tokens) * p.completion) / 1e6 END AS all_cloud
 FROM (SELECT *, role = 'answer' AND NOT is_chain AS answer FROM calls) c
 JOIN grouped g USING (session)
 LEFT JOIN by_cloud b ON b.id = c.id
