@@ -23,9 +23,9 @@ EXECUTIVE = Board("executive", "Pawl: executive", "30d", (
                   "share"),
         ), "percentunit", "stat", 6),
         Panel("Saved against all in the cloud, 30 days", (
-            Query(f"sum(increase(pawl_all_cloud_usd_total{{{A}}}[30d])) "
-                  f'- sum(increase(pawl_cost_usd_total{{role!="shadow", {A}}}[30d]))', "saved"),
-        ), "currencyUSD", "stat", 6, "By the answers' own tokens; what was paid to learn (shadows) is beside it."),
+            Query(f"sum(agent:pawl_saved_usd:increase30d{{{A}}})", "saved"),
+        ), "currencyUSD", "stat", 6, "Machines are paid for. No data: fleet.yaml does not say what they cost. What was "
+           "paid to learn (shadows) is beside it."),
         Panel("Spent on answers, 30 days", (
             Query(f'sum(increase(pawl_cost_usd_total{{role!="shadow", {A}}}[30d]))', "spent"),
         ), "currencyUSD", "stat", 6),

@@ -107,6 +107,7 @@ class Exporters:
 @pytest.fixture
 def live(gateway: Callable[..., LiveGateway], unused: Callable[[], int]) -> LiveGateway:
     fleet = FLEET.replace("{{kind: local, ", "{{kind: local, breaker: {{consecutive: 2, open_s: 1}}, ")
+    fleet += "costs: {{machines: {{box: {{usd_per_hour: 0.01}}}}}}\n"
     return gateway(fleet, PAWL_VLLM_PORT=str(unused()))
 
 

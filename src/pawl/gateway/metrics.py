@@ -10,11 +10,13 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from pawl.fleet.clouds import cloud_of
+from pawl.fleet.costs import HOURS_A_MONTH
 from pawl.fleet.spec import FleetSpec
 from pawl.fleet.upstream import UpstreamSpec
 from pawl.gateway.routing.load import LoadBook
 from pawl.lake.records import Feedback, Interaction, Record
 from pawl.monitoring.economics import price, succeeded
+from pawl.monitoring.pricing import paid, unpriced
 from pawl.rollout.route import Arm, Route
 
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80)
@@ -90,6 +92,12 @@ class Metrics:
         self._all_cloud = counter(
             "pawl_all_cloud_usd", "What the answers would have cost in the agent's cloud", ("agent",)
         )
+        self._outlay = gauge(
+            "pawl_outlay_usd_per_hour",
+            "What serving locally costs whoever asks; local tokens are paid beside it, or included; missing where "
+            "nobody said what local answers cost",
+            ("local_tokens",),
+        )
         self._generated = counter("pawl_generated_tests", "Tests in the answers that clients got", ("agent",))
         self._latency = seconds("pawl_latency_seconds", "Whole call to an arm", _CALL)
         self._first = seconds("pawl_first_token_seconds", "First token of streams", _CALL)
@@ -135,11 +143,15 @@ class Metrics:
         self._registry.register(collector)
 
     def know(self, fleet: FleetSpec) -> None:
-        """Take in what the fleet says of its arms before any of them is called: scores come late, and about arms that
-        only an earlier process has called."""
+        """Take in what the fleet says of its costs, and of its arms before any of them is called: scores come late, and
+        about arms that only an earlier process has called."""
         names = {name: u.model or name for name, u in fleet.upstreams.items() if u.kind == "cloud"}
         self._cloud_arms |= set(names.values())
         self._compared = {a.name: names[c] for a in fleet.agents if (c := cloud_of(fleet, a.name)) is not None}
+        if not unpriced(fleet):
+            outlay, by_token = paid(fleet)
+            hourly = outlay.usd_per_month / HOURS_A_MONTH if outlay is not None else 0.0
+            self._outlay.labels("paid" if by_token else "included").set(hourly)
 
     def expect(self, agent: str, arms: Collection[Arm]) -> None:
         """Tell an agent's series from 0 on: a rate over the first of something needs the 0 before it."""

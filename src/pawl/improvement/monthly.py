@@ -15,12 +15,12 @@ from pawl.errors import ConfigError, PawlError
 from pawl.fleet.clouds import cloud_of
 from pawl.fleet.spec import FleetSpec
 from pawl.lake.records import TABLES, Interaction
-from pawl.monitoring.break_even import Outlay
 from pawl.monitoring.independence import CloudUsed, Independence, lines_of, outlook, share_bounds
 from pawl.monitoring.month_duckdb import CloudPrice, summed
 from pawl.monitoring.month_facts import Domain, Memory, Month, Scope
 from pawl.monitoring.months import bounds_of, present_and_last, zone_of
 from pawl.monitoring.phases import Phase, phases
+from pawl.monitoring.pricing import paid, unpriced
 from pawl.rollout.control import ControlStore
 from pawl.settings import Settings
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "Monthly reports"  # no agent can have that name
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
-NO_PRICE = (
-    "nobody said what the local machine costs: set costs.machines, or `machine` of the local upstream, in fleet.yaml"
-)
 
 
 class MonthlyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,15 +73,14 @@ def report(settings: Settings, month: str | None, agent: str = "", *, registry: 
         zone=zone,
     )
     hours = _covered(lake, facts, since, min(until, now)) / 3600
-    machines = fleet.costs.paid_by_hour(fleet.upstreams)
-    outlay, by_token = Outlay.of(fleet.costs, machines), not machines
+    outlay, by_token = paid(fleet)
     fleet_line, lines = lines_of(facts, outlay.usd_in(hours) if outlay else None, by_token)
     line = next((x for x in lines if x.name == agent), None) if agent else fleet_line
     if line is None:
         line = msgspec.structs.replace(lines_of(Month(fleet=Scope(name=agent)), None)[0], name=agent)
     domains, problem = _domains(settings, fleet, agent) if registry else ((), "MLflow was not asked")
     notes += [f"Adapters that learnt from several agents were not looked for ({problem})."] if problem else []
-    unpriced = _unpriced(fleet, clouds)
+    why_not = unpriced(fleet)
     used = [c for c in clouds if not agent or agent in c.agents]
     figures = Independence(
         month=month,
@@ -102,11 +98,11 @@ def report(settings: Settings, month: str | None, agent: str = "", *, registry: 
         machines_usd=outlay.usd_in(hours) if outlay else None,
         by_token=by_token,
         hours=hours,
-        even=None if agent or unpriced else outlook(fleet_line, outlay, hours),
+        even=None if agent or why_not else outlook(fleet_line, outlay, hours),
         memory=adapter_memory(settings, fleet, control),
         domains=domains,
         notes=tuple(notes),
-        unpriced=unpriced,
+        unpriced=why_not,
     )
     return MonthlyReport(generated_at=now, figures=figures, phases=phases(figures))
 
@@ -222,20 +218,6 @@ def _base_names(fleet: FleetSpec) -> tuple[str, ...]:
     """What arms of the base model itself, or of other local models that are no adapter, are called."""
     local = [u.model for u in fleet.upstreams.values() if u.kind == "local" and u.model]
     return (fleet.base_model.served_name, *local)
-
-
-def _unpriced(fleet: FleetSpec, clouds: tuple[CloudUsed, ...]) -> str:
-    """Why no share of the costs can be called saved: a machine that costs nothing would always win.
-
-    What is paid once or monthly beside the machines says nothing of what they cost.
-    """
-    if not clouds:
-        return "the fleet has no cloud to compare with"
-    if all(c.prompt + c.completion <= 0 for c in clouds):
-        return "the cloud's tokens have no price in fleet.yaml"
-    local = [u for u in fleet.upstreams.values() if u.kind == "local"]
-    free = any(u.machine is None and not (u.usd_per_million_prompt or u.usd_per_million_completion) for u in local)
-    return NO_PRICE if free and not fleet.costs.machines else ""
 
 
 def _weights(folder: Path) -> int:

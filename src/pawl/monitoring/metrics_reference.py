@@ -48,7 +48,7 @@ Each gateway tells its own at `GET /metrics`, without a key. Labels are agents, 
 _QUALITY = """\
 Quality is the mean score of feedback of kind `outcome`: what came of an answer when it was run. Satisfaction is that of kind `rating`. They are never added up. The baseline is the version's own evaluation ([decision 19](decisions/0019-the-baseline-of-the-quality-alert.md)).
 
-`pawl_all_cloud_usd` prices each whole answer by its own tokens at the cloud that the agent names first (as first champion, shadow, tier or fallback; else the fleet's first); what that cloud answered itself counts as what it cost, prompt cache and all. The report prices by the cloud's own shadow answers where there are some, and is the figure to quote.
+`pawl_all_cloud_usd` prices each whole answer by its own tokens at the cloud that the agent names first (as first champion, shadow, tier or fallback; else the fleet's first); what that cloud answered itself counts as what it cost, prompt cache and all. What is saved is that, less clouds' bills, less `pawl_outlay_usd_per_hour` (machines and monthly costs of fleet.yaml, which agents share by their local tokens) and, where that says so, less local tokens. Where the report calls it unknown, for want of a price of the machine, there is no such series. The report prices by the cloud's own shadow answers where there are some, and is the figure to quote.
 """  # noqa: E501
 
 
