@@ -30,7 +30,8 @@ from prefect.types._datetime import from_timestamp
 from pawl.bootstrap import control
 from pawl.errors import StaleWrite
 from pawl.improvement.crashed_runs import Patience, SeenRun, Verdict, silent_throughout, verdict
-from pawl.registry.approvals import SCHEDULE, starting_pointer
+from pawl.registry.approvals import starting_pointer
+from pawl.rollout.control import SCHEDULE
 from pawl.settings import Settings
 from tasks.retraining import RESUMES, first_of
 from tasks.values import Value

@@ -14,7 +14,8 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 
 from pawl.improvement.workplace import Candidate, Workplace
-from pawl.registry.approvals import SCHEDULE, starting_pointer
+from pawl.registry.approvals import starting_pointer
+from pawl.rollout.control import SCHEDULE
 from pawl.settings import Settings
 
 log = logging.getLogger("pawl.progress")

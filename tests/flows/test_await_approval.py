@@ -17,7 +17,7 @@ from pawl.cli import app
 from pawl.improvement import promotion
 from pawl.improvement.workplace import Workplace
 from pawl.registry import approvals
-from pawl.rollout.control import Request
+from pawl.rollout.control import SCHEDULE, Request
 from tasks import approval
 from tasks.places import starter
 from tests.flows.orchestration import Orchestration, within
@@ -136,4 +136,4 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
         monkeypatch.setenv("PREFECT__FLOW_RUN_ID", run_id)
         with temporary_settings({PREFECT_API_URL: place.settings.prefect_api_url}):
             found.append(starter(place))
-    assert found == ["", approvals.SCHEDULE, "ann"]
+    assert found == ["", SCHEDULE, "ann"]

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from pawl.cli import app
-from pawl.errors import ApprovalInvalid
+from pawl.errors import ApprovalInvalid, ServerNotUp
 from pawl.evaluation.gate import gate
 from pawl.evaluation.report import Comparison
 from pawl.improvement import approving, attending, promotion, rolling
@@ -128,13 +128,16 @@ def test_the_parent_is_named_by_its_number(place: Place) -> None:
     assert place.registry.version(AGENT, made.version).tags["parent_version"] == before.version
 
 
-def judged_anew(place: Place, better: bool = True) -> promotion.Registered:
-    """The same adapter, judged again: by one item less, so the digest is another."""
-    made = candidate(place, better)
+def judged_anew(place: Place, decision: str = "promote") -> promotion.Registered:
+    """The same adapter, judged again under another margin, so the digest is another."""
+    made = candidate(place, better=decision != "reject")
     comparison = made.read("comparison", Comparison)
     other = msgspec.structs.replace(comparison, margin=comparison.margin / 2)
     made.write("comparison", other)
-    made.write("gate", gate(other, place.agent.evaluation, None))
+    judged = gate(other, place.agent.evaluation, None)
+    if decision == "hold":
+        judged = msgspec.structs.replace(judged, decision="hold", reasons=("too few items",))
+    made.write("gate", judged)
     return promotion.register(place, made, page(place, made))
 
 
@@ -156,6 +159,104 @@ def test_other_evidence_voids_what_was_approved_and_asks_again(place: Place) -> 
     # The same evidence again asks nothing anew.
     judged_anew(place)
     assert place.control.request(AGENT, made.version) == request
+
+
+@pytest.mark.parametrize("decision", ["hold", "reject"])
+def test_what_waits_is_closed_where_the_gate_says_promote_no_more(
+    place: Place, listener: Listener, decision: str
+) -> None:
+    made, now = registered(place), time.time()
+    approve(place, made.version, "ann", now)
+    approve(place, made.version, "bo", now)
+    before = approving.ready(place, now)
+    assert before is not None
+    again = judged_anew(place, decision)
+    assert again.version == made.version and again.decision == decision
+    assert approving.ready(place, time.time()) is None, "people said yes to other evidence"
+    with pytest.raises(ApprovalInvalid, match="no approval that counts"):
+        rolling.open_rollout(place, before)
+    closed = place.control.request(AGENT, made.version)
+    assert closed is not None and closed.closed_as == ("rejected" if decision == "reject" else "held")
+    assert attending.attend(place, now + 1000 * 3600) == [], "nobody is reminded of it"
+    (void,) = [e for e in place.control.audit_log() if e["event"] == "approvals void: other evidence"]
+    assert void["detail"]["of"] == ["ann", "bo"] and void["detail"]["gate"] == decision
+    assert listener.names[-1] == f"pawl.approval.{closed.closed_as}"
+
+
+def test_weights_that_were_changed_with_their_tag_do_not_come_in_on_an_approval(place: Place) -> None:
+    made, now = registered(place), time.time()
+    approve(place, made.version, "ann", now)
+    approve(place, made.version, "bo", now)
+    request = approving.ready(place, now)
+    assert request is not None
+    place.registry.tag(AGENT, made.version, "adapter_sha256", "0" * 64)
+    version = place.registry.version(AGENT, made.version)
+    changed = msgspec.structs.replace(version, sha256="0" * 64)
+    place.registry.version = lambda agent, number: changed  # type: ignore[method-assign]
+    with pytest.raises(ApprovalInvalid, match="look who changed it"):
+        rolling.open_rollout(place, request)
+    assert place.control.open_rollout(AGENT) is None
+
+
+def test_a_no_that_comes_while_the_adapter_is_loaded_counts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, now = registered(place), time.time()
+    approve(place, made.version, "ann", now)
+    approve(place, made.version, "bo", now)
+    request = approving.ready(place, now)
+    assert request is not None
+
+    def loads(place: Place, version: Any) -> None:
+        approvals.reject_by_key(place.control, request, key(place, "approver"), reason="wait", now=time.time())
+
+    monkeypatch.setattr(rolling, "present", loads)
+    with pytest.raises(ApprovalInvalid, match="no approval that counts"):
+        rolling.open_rollout(place, request)
+    assert place.control.open_rollout(AGENT) is None
+
+
+def test_an_order_past_the_gate_is_not_turned_into_a_question(place: Place) -> None:
+    made, operator = registered(place), key(place, "operator")
+    asked = place.control.request(AGENT, made.version)
+    forced = approving.force(place, made.version, operator, "now", ("gate",))
+    assert asked is not None and (forced.candidate, forced.starter) == (asked.candidate, asked.starter)
+    late = time.time() + 2 * 3600
+    assert attending.attend(place, late) != [] and approving.ready(place, late) is None
+    with pytest.raises(ApprovalInvalid, match="pawl rollout force"):
+        approving.renew(place, made.version, operator, late)
+    # What serves already, and what would wait behind another rollout, is not ordered.
+    arm = Arm(made.adapter, "local", made.adapter, "local")
+    base = Arm("base", "local", "base", "local")
+    route = place.control.put_route(Route(agent=AGENT, champion=arm))
+    with pytest.raises(ApprovalInvalid, match="serves"):
+        approving.force(place, made.version, operator, "again", ("gate",))
+    place.control.put_route(msgspec.structs.replace(route, champion=base))
+    other = Rollout(
+        id="r1", agent=AGENT, version="77", champion=base, challenger=Arm("x", "local", "x", "local"), stage="20",
+        opened_at=1.0, stage_since=1.0, spec=place.agent.rollout, route_revision=2,
+    )  # fmt: skip
+    place.control.save_rollout(other)
+    with pytest.raises(ApprovalInvalid, match="version 77 of functional-negative is being rolled out"):
+        approving.force(place, made.version, operator, "again", ("gate",))
+
+
+def test_a_rollback_is_remembered_without_the_registry(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = registered(place)
+    request = place.control.request(AGENT, made.version)
+    assert request is not None
+    base, arm = Arm("base", "local", "base", "local"), Arm(made.adapter, "local", made.adapter, "local")
+    back = Rollout(
+        id="r1", agent=AGENT, version=made.version, champion=base, challenger=arm, stage="rolled_back",
+        opened_at=time.time(), stage_since=time.time(), spec=place.agent.rollout,
+    )  # fmt: skip
+
+    def down(*_: object) -> Any:
+        raise ServerNotUp("MLflow does not answer")
+
+    for name in ("version", "by_alias", "tag", "drop_alias"):
+        monkeypatch.setattr(place.registry, name, down)
+    with pytest.raises(ServerNotUp):
+        rolling.settle(place, back)
+    assert "rolled back" in (place.control.rejection(request.adapter_sha256) or "")
 
 
 def test_what_serves_already_is_not_asked_for_again(place: Place) -> None:

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pawl.errors import ApprovalInvalid, NotAllowed
+from pawl.errors import ApprovalInvalid, NotAllowed, PawlError
 from pawl.fleet.spec import RolloutSpec
 from pawl.registry.approvals import (
-    SCHEDULE,
     answer_by_code,
     approve_by_key,
     code_for,
@@ -22,7 +21,7 @@ from pawl.registry.approvals import (
     unanswered,
 )
 from pawl.registry.codes import _sign, _text, make_code, read_code
-from pawl.rollout.control import Approval, Key, Request
+from pawl.rollout.control import SCHEDULE, Approval, Key, Request
 from pawl.rollout.control_sqlite import SqliteControl
 from pawl.rollout.route import Arm
 from pawl.rollout.state import Rollout
@@ -157,6 +156,12 @@ def test_other_roles_decide_nothing(control: SqliteControl, role: str) -> None:
     with pytest.raises(NotAllowed):
         code_for(control, REQUEST, key, expires=NOW + 100, now=NOW)
     assert control.approvals("agent", "3") == []
+
+
+@pytest.mark.parametrize("name", ["the schedule", "roll_out", "watchdog"])
+def test_nobody_bears_the_name_of_what_no_person_did(control: SqliteControl, name: str) -> None:
+    with pytest.raises(PawlError, match="another name"):
+        control.create_key("approver", name)
 
 
 def test_a_revoked_key_decides_nothing(control: SqliteControl) -> None:

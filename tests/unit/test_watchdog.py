@@ -13,7 +13,7 @@ import pytest
 
 from pawl.fleet.spec import AgentSpec, RolloutSpec
 from pawl.gateway.snapshot import Snapshot
-from pawl.gateway.watchdog import Watchdog
+from pawl.gateway.watchdog import Watchdog, pause_s
 from pawl.lake.journal import Journal
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Feedback, Interaction, Record
@@ -135,6 +135,14 @@ def test_what_breaks_at_one_agent_is_not_the_others_to_bear(scene: Scene) -> Non
 
     asyncio.run(play())
     assert scene.stage("one") == "50"
+
+
+def test_a_rollback_is_not_put_off_by_how_much_was_recorded() -> None:
+    assert pause_s(0.0) == 0.1 and pause_s(0.1) == pytest.approx(0.9), "at most ten looks a second, a tenth of a core"
+    assert pause_s(0.58) == 2.0  # 30,000 calls
+    for spent in (0.001 * n for n in range(1, 1200)):
+        assert 2 * spent + pause_s(spent) < 5.0, "a record just too late for one look is in the next"
+        assert spent / (spent + pause_s(spent)) < 0.34
 
 
 def test_it_keeps_no_texts(scene: Scene) -> None:

@@ -79,7 +79,8 @@ def show(context: typer.Context) -> None:
     for request in held:
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(request.closed_at or 0))
         typer.echo(f"{request.agent} version {request.version}  held since {at}: nobody answered in time")
-        typer.echo(f"  ask again: pawl approvals renew {request.agent} {request.version}")
+        again = "approvals renew" if request.override_by is None else "rollout force"
+        typer.echo(f"  ask again: pawl {again} {request.agent} {request.version}")
     if not waiting and not held:
         typer.echo("nothing waits for approval")
 

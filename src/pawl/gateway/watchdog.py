@@ -30,6 +30,8 @@ from pawl.rollout.state import Decision, Rollout, move
 log = logging.getLogger("pawl.watchdog")
 _SETTLE_S = 0.1  # at most ten looks a second
 _IDLE_SHARE = 9  # and at most a tenth of a core
+# With tens of thousands of calls that tenth would put a rollback off for longer than is promised: up to a third, then.
+_PUT_OFF_S, _IDLE_AT_LEAST = 2.0, 2
 _TICK_S = 1.0  # a look without news: time alone can make a stage ready
 _FIRST_READ_S = 5.0  # a look waits so long for what was recorded before this process
 _CHAMPIONS_S = 5.0  # between two looks at what serves
@@ -89,7 +91,7 @@ class Watchdog:
                     self.look_at_champions()
             except Exception:  # whatever it is: a watchdog that ended would let a bad challenger go on
                 log.exception("the watchdog could not look; it tries again")
-            await asyncio.sleep(max(_SETTLE_S, _IDLE_SHARE * self._spent))
+            await asyncio.sleep(pause_s(self._spent))
 
     async def look(self) -> None:
         """One look at every open rollout; what breaks at one leaves the others theirs."""
@@ -195,6 +197,12 @@ class Watchdog:
         task = asyncio.create_task(asyncio.to_thread(self._events.emit, event))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
+
+
+def pause_s(spent: float) -> float:
+    """Seconds until the next look, after one that took so much of a core (pure): five at most from a record to the
+    decision that it leads to, as long as a look takes no more than 1.2 (some 60,000 calls)."""
+    return max(_SETTLE_S, min(_IDLE_SHARE * spent, max(_PUT_OFF_S, _IDLE_AT_LEAST * spent)))
 
 
 def _judged(

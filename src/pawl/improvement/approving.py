@@ -9,13 +9,15 @@ import msgspec
 
 from pawl.bootstrap import current_route
 from pawl.errors import ApprovalInvalid, NotAllowed, PawlError
+from pawl.improvement.champion_serving import adapter_name
 from pawl.improvement.workplace import Workplace
 from pawl.registry.approvals import APPROVERS, standing, unanswered
 from pawl.registry.pasted import ANSWER_TAG, CODE_TAG, take_code
 from pawl.registry.port import Version
 from pawl.rollout.control import Key, Request
-from pawl.rollout.events import about
+from pawl.rollout.events import Name, about
 
+FORCED_S = 3600.0  # an operator's order is meant for now
 log = logging.getLogger("pawl.approvals")
 
 
@@ -62,13 +64,15 @@ def ask(place: Workplace, version: Version, evidence: str, *, starter: str, cand
 def renew(place: Workplace, number: str, key: Key, now: float) -> Request:
     """Ask again on the same evidence, under the fleet's present terms, after nobody answered in time.
 
-    NotAllowed for other roles, ApprovalInvalid where nothing was asked, it waits still, or was rejected.
+    NotAllowed for other roles, ApprovalInvalid where nothing was asked, it waits still, was rejected or forced.
     """
     if key.role not in (*APPROVERS, "operator"):
         raise NotAllowed(f"the key {key.name!r} has role {key.role}; asking again needs operator, approver or admin")
     known = place.control.request(place.agent_name, number)
     if known is None:
         raise ApprovalInvalid(f"{place.agent_name} version {number} asks for no approval; see `pawl approvals`")
+    if known.override_by is not None:  # past a gate that said no: no approver was ever asked
+        raise ApprovalInvalid(f"version {number} was forced by {known.override_by}; `pawl rollout force` does so again")
     why = place.control.rejection(known.adapter_sha256)
     if why is not None:
         raise ApprovalInvalid(f"{known.adapter} was rejected ({why}); only `pawl rollout force` brings it back")
@@ -81,9 +85,6 @@ def renew(place: Workplace, number: str, key: Key, now: float) -> Request:
         expires=now + spec.hours * 3600,
         quorum=spec.quorum,
         starter_alone=spec.starter_alone,
-        override_by=None,
-        override_reason="",
-        skips=(),
         reminded_at=None,
         closed_at=None,
         closed_as="",
@@ -106,32 +107,69 @@ def _put(place: Workplace, request: Request, known: Request | None, by: str, now
     place.events.emit(about(request, "pawl.approval.asked", now, **terms))
 
 
+def withdraw(place: Workplace, version: Version, evidence: str, decision: str, now: float) -> None:
+    """The gate no more says promote, on this other evidence: what still waits on the earlier one is closed, and what
+    was approved is void. An operator's order stands."""
+    known = place.control.request(place.agent_name, version.number)
+    if known is None or known.evidence == evidence or known.override_by is not None:
+        return
+    if known not in unanswered([known], place.control.rollouts(place.agent_name)):
+        return
+    closed = msgspec.structs.replace(known, closed_at=now, closed_as="rejected" if decision == "reject" else "held")
+    place.control.amend_request(known, closed)
+    void = sorted({a.by for a in place.control.approvals(place.agent_name, version.number)})
+    told = {"agent": place.agent_name, "version": version.number, "evidence": evidence, "was": known.evidence}
+    detail = {**told, "of": void, "gate": decision}
+    place.control.audit("approvals void: other evidence", "improve_agent", detail, now)
+    name: Name = "pawl.approval.rejected" if decision == "reject" else "pawl.approval.held"
+    place.events.emit(about(closed, name, now, gate=decision))
+
+
 def force(place: Workplace, number: str, key: Key, reason: str, skips: tuple[str, ...]) -> Request:
     """An operator's explicit order to roll out past the gate (and past shadow): recorded, never silent.
 
     It brings back a rejected adapter too; why that was rejected stands in the audit entry.
+
+    Raises:
+        NotAllowed: the key's role may not.
+        ApprovalInvalid: no reason; the version serves already; a rollout is open, behind which the order would lapse.
+        StaleWrite: the version's request changed at this moment.
     """
     if key.role not in ("operator", "admin"):
         raise NotAllowed(f"the key {key.name!r} has role {key.role}; an override needs operator or admin")
     if not reason.strip():
         raise ApprovalInvalid("an override needs a reason: --reason 'why'")
-    version = place.registry.version(place.agent_name, number)
-    now = time.time()
+    agent = place.agent_name
+    version = place.registry.version(agent, number)
+    if version.adapter == adapter_name(current_route(place.fleet, place.control, place.agent).champion.name):
+        raise ApprovalInvalid(f"{version.adapter} serves {agent} already")
+    running = place.control.open_rollout(agent)
+    if running is not None:
+        raise ApprovalInvalid(
+            f"version {running.version} of {agent} is being rolled out: wait for its end, or "
+            f"`pawl rollout abort {agent}`"
+        )
+    now, known = time.time(), place.control.request(agent, number)
     request = Request(
-        agent=place.agent_name,
+        agent=agent,
         version=number,
         adapter=version.adapter,
         adapter_sha256=version.sha256,
         evidence=version.tags.get("evidence", ""),
         asked_at=now,
-        expires=now + 3600,
+        expires=now + FORCED_S,
         override_by=key.name,
         override_reason=reason,
         skips=skips,
+        starter=known.starter if known else "",
+        candidate=known.candidate if known else "",
         link=place.registry.url(version),
     )
-    place.control.ask(request)
-    detail = {"agent": place.agent_name, "version": number, "reason": reason, "skips": list(skips)}
+    if known is None:
+        place.control.ask(request)
+    else:
+        place.control.amend_request(known, request)
+    detail = {"agent": agent, "version": number, "reason": reason, "skips": list(skips)}
     rejected = place.control.rejection(version.sha256)
     place.control.audit("override", key.name, detail | ({"rejected": rejected} if rejected else {}), now)
     return request
@@ -161,6 +199,8 @@ def ready(place: Workplace, now: float) -> Request | None:
 
 def may_open(place: Workplace, request: Request, now: float) -> bool:
     """Whether a rollout may be opened for it: forced in time, or approved and its adapter never rejected."""
+    if request.closed_at is not None:
+        return False
     if request.override_by is not None:
         return now < request.expires
     approvals = place.control.approvals(request.agent, request.version)

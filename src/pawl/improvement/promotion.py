@@ -14,7 +14,7 @@ from pawl.curation.datasheet import datasheet
 from pawl.evaluation.report import Comparison, GateDecision
 from pawl.evaluation.rows import columns, figures
 from pawl.improvement.alias_watch import move as move_alias
-from pawl.improvement.approving import ask
+from pawl.improvement.approving import ask, withdraw
 from pawl.improvement.describing import describe
 from pawl.improvement.preparing import reports_of
 from pawl.improvement.steps import Lineage, dataset_of, training_of
@@ -61,6 +61,8 @@ def register(place: Workplace, candidate: Candidate, report: Path) -> Registered
         _judged_anew(place, version, judged, report)
     describe(place, version, candidate)
     unasked = ""
+    if gate.decision != "promote":
+        withdraw(place, version, evidence, gate.decision, now)
     if gate.decision == "promote":
         unasked = ask(place, version, evidence, starter=starter, candidate=candidate.id, now=now)
         if not unasked:

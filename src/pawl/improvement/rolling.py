@@ -12,7 +12,7 @@ from pawl.improvement.alias_watch import drop as drop_alias
 from pawl.improvement.alias_watch import move as move_alias
 from pawl.improvement.alias_watch import named
 from pawl.improvement.approving import may_open
-from pawl.improvement.placing import present
+from pawl.improvement.placing import present, release
 from pawl.improvement.workplace import Workplace
 from pawl.rollout.control import AuditEntry, Request
 from pawl.rollout.route import Arm
@@ -22,20 +22,31 @@ from pawl.rollout.state import Override, Rollout
 def open_rollout(place: Workplace, request: Request) -> Rollout:
     """Bring the adapter onto the serving cluster, verify it there, then open the rollout.
 
-    ApprovalInvalid where the request may not, or not any more, open one.
+    ApprovalInvalid where the request may not, or not any more, open one, and where the registry's version is not what
+    was asked about.
     """
-    if not may_open(place, request, time.time()):
-        raise ApprovalInvalid(f"{request.adapter} has no approval that counts now; see `pawl approvals`")
+    asked = _still_open(place, request)
     version = place.registry.version(request.agent, request.version)
+    if (version.adapter, version.sha256) != (request.adapter, request.adapter_sha256):
+        # Whoever changes a tag and the files with it must not come in on an approval of other weights.
+        raise ApprovalInvalid(
+            f"the registry says that version {request.version} is {version.adapter} ({version.sha256[:12]}), people "
+            f"answered about {request.adapter} ({request.adapter_sha256[:12]}): look who changed it"
+        )
     arm = Arm(version.adapter, place.fleet.local_upstream, version.adapter, "local")
     present(place, version)
+    try:
+        asked = _still_open(place, request)  # that took its time, and a no may have come
+    except ApprovalInvalid:
+        release(place, version.adapter)
+        raise
     now = time.time()
     route = current_route(place.fleet, place.control, place.agent)
     override = None
-    if request.override_by is not None:
-        override = Override(request.override_by, request.override_reason, now, request.skips)
+    if asked.override_by is not None:
+        override = Override(asked.override_by, asked.override_reason, now, asked.skips)
     spec = place.agent.rollout
-    stage = str(spec.stages[0]) if "shadow" in request.skips or not spec.min_shadow_pairs else "shadow"
+    stage = str(spec.stages[0]) if "shadow" in asked.skips or not spec.min_shadow_pairs else "shadow"
     rollout = Rollout(
         id=f"rollout-{uuid.uuid4().hex[:12]}",
         agent=request.agent,
@@ -52,6 +63,17 @@ def open_rollout(place: Workplace, request: Request) -> Rollout:
     )
     detail = {"rollout": rollout.id, "version": request.version, "stage": stage}
     return place.control.save_rollout(rollout, AuditEntry("rollout opened", "roll_out", detail, now))
+
+
+def _still_open(place: Workplace, request: Request) -> Request:
+    """The request as it stands now. ApprovalInvalid where it is about something else, or opens nothing."""
+    asked = place.control.request(request.agent, request.version)
+    same = asked is not None and (asked.evidence, asked.adapter_sha256, asked.override_by) == (
+        request.evidence, request.adapter_sha256, request.override_by
+    )  # fmt: skip
+    if asked is None or not same or not may_open(place, asked, time.time()):
+        raise ApprovalInvalid(f"{request.adapter} has no approval that counts now; see `pawl approvals`")
+    return asked
 
 
 def advance(place: Workplace, now: float | None = None) -> tuple[Rollout, str] | None:
@@ -85,6 +107,7 @@ def settle(place: Workplace, rollout: Rollout) -> None:
     """
     registry, agent = place.registry, place.agent_name
     now = time.time()
+    remember(place, rollout)
     if not rollout.version:
         pass
     elif rollout.stage == "done":
@@ -94,16 +117,23 @@ def settle(place: Workplace, rollout: Rollout) -> None:
         move_alias(place, "champion", rollout.version)
         if before != rollout.version:
             place.control.audit("champion moved", "roll_out", {"agent": agent, "version": rollout.version}, now)
-    elif rollout.stage == "rolled_back":
-        version = registry.version(agent, rollout.version)
-        why = rollout.history[-1].decision.reason if rollout.history else "rolled back"
-        place.control.reject_adapter(version.sha256, agent, f"rolled back: {why}", now)
     if rollout.version and _still_challenger(place, rollout.version):
         drop_alias(place, "challenger")
     if rollout.version:
         registry.tag(agent, rollout.version, "rollout", rollout.stage)
     with suppress(StaleWrite):  # another worker settled it at the same time
         place.control.move_pointer(_mark(rollout), 0, rollout.stage)
+
+
+def remember(place: Workplace, rollout: Rollout) -> None:
+    """The adapter of a rollout that went back is rejected. Needs the registry only for one that nobody asked about."""
+    agent = place.agent_name
+    if rollout.stage != "rolled_back" or not rollout.version:
+        return
+    request = place.control.request(agent, rollout.version)
+    sha256 = request.adapter_sha256 if request is not None else place.registry.version(agent, rollout.version).sha256
+    why = rollout.history[-1].decision.reason if rollout.history else "rolled back"
+    place.control.reject_adapter(sha256, agent, f"rolled back: {why}", time.time())
 
 
 def _still_challenger(place: Workplace, version: str) -> bool:

@@ -8,13 +8,12 @@ from typing import Literal, NamedTuple
 
 from pawl.errors import ApprovalInvalid, NotAllowed
 from pawl.registry.codes import make_code, read_code
-from pawl.rollout.control import Approval, ControlStore, Key, Request
+from pawl.rollout.control import SCHEDULE, Approval, ControlStore, Key, Request
 from pawl.rollout.state import Rollout
 
 Standing = Literal["waiting", "approved", "rejected", "expired"]
 Verdict = Literal["approved", "rejected"]
 APPROVERS = ("approver", "admin")
-SCHEDULE = "the schedule"  # the starter of a training that no person started
 
 
 def starting_pointer(run: str) -> str:

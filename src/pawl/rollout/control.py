@@ -11,6 +11,7 @@ from pawl.fleet.limits import KeyTerms
 from pawl.rollout.route import Route
 from pawl.rollout.state import Rollout
 
+SCHEDULE = "the schedule"  # the starter of a training that no person started
 Role = Literal["client", "feedback", "operator", "approver", "admin"]
 
 

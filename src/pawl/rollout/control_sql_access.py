@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pawl.errors import PawlError
 from pawl.fleet.limits import KeyTerms
-from pawl.rollout.control import Key, Role, Spent
+from pawl.rollout.control import SCHEDULE, Key, Role, Spent
 from pawl.rollout.control_sql_audit import SqlAudit
 from pawl.rollout.state import AUTOMATION
 
@@ -31,7 +31,7 @@ class SqlAccess(SqlAudit):
         """The secret is not kept: only its digest is."""
         if role not in get_args(Role):
             raise PawlError(f"{role!r} is no role; roles are: {', '.join(get_args(Role))}")
-        if name in AUTOMATION:  # what a person of that name did would pass for what automation did
+        if name in (*AUTOMATION, SCHEDULE):  # what a person of that name did would pass for what automation did
             raise PawlError(f"{name!r} is what automation signs with; give the key another name")
         secret = _new_secret()
         key = Key(id=f"key-{secrets.token_hex(6)}", role=role, name=name, terms=terms)
