@@ -22,6 +22,7 @@ from pydantic import Field
 from pawl.improvement import awaiting
 from pawl.improvement.workplace import Workplace
 from pawl.registry.approvals import unanswered
+from tasks.failures import MINUTE_S
 from tasks.places import workplace
 from tasks.values import Waited
 
@@ -67,7 +68,7 @@ def take(agent: str, version: str, evidence: str, code: str) -> str:
     return awaiting.take(workplace(agent), version, evidence, code, time.time())
 
 
-@task
+@task(timeout_seconds=5 * MINUTE_S)
 def tend_waiting(agent: str) -> tuple[Waited, ...]:
     """End waiting runs whose request was answered elsewhere, or by nobody; start one that an event did not start."""
     place = workplace(agent)

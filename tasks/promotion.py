@@ -88,7 +88,7 @@ def settle(agent: str) -> tuple[Moved, ...]:
     return tuple(settled)
 
 
-@task
+@task(timeout_seconds=5 * MINUTE_S)
 def watch_aliases(agent: str) -> tuple[Moved, ...]:
     """Put back the aliases that something other than promotion moved; without the registry, the next run looks."""
     place = workplace(agent)
