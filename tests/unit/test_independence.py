@@ -152,7 +152,7 @@ def test_the_four_phases_as_they_are_asked_for() -> None:
     scope = Scope(name="", traffic=traffic(4000), pairs={"all": good, "simple": good, "tuned": good})
     r = report(
         scope,
-        memory=Memory(base=1000, adapters={"a-v1": 50, "b-v1": 150}),
+        memory=Memory(base=1000, adapters={f"{n}-v1": 50 for n in "abcdefghij"}),
         domains=(Domain(agent="a", adapter="a-v1", ratio=Interval(1.2, 1.12, 1.3), items=120),),
     )
     line = msgspec.structs.replace(r.line, p50=Figure(**quick), p95=Figure(**quick))
@@ -175,7 +175,10 @@ def test_the_four_phases_as_they_are_asked_for() -> None:
     assert states(r)["Production"] == ["green"] * 3 + ["grey"] * 3  # records see the better part of these
     assert states(r)["Independence"] == ["green"] * 3 + ["grey", "green", "grey"]  # nothing records a pattern memory
     (memory,) = [c for c in phases(r)[2].criteria if "memory" in c.name]
-    assert memory.figure is not None and memory.figure.value == pytest.approx(0.9)
+    assert memory.figure is not None and memory.figure.value == pytest.approx(1 - (1000 + 500) / 10_000)
+    assert "95.0 % were the base not counted" in memory.why
+    alone = msgspec.structs.replace(r, memory=Memory(base=1000, adapters={"a-v1": 10}))
+    assert states(alone)["Fine-tuning"][1] == "red"  # beside its base model one adapter takes no less than one model
     heavy = msgspec.structs.replace(r, memory=Memory(base=1000, adapters={"whole": 1000}))
     assert states(heavy)["Fine-tuning"][1] == "red"
 

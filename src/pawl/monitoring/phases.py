@@ -142,17 +142,19 @@ def missing(figure: Figure, bound: float) -> int | None:
 
 
 def memory_saved(r: Independence) -> Criterion:
-    """Weights of adapters against as many full models, by their files."""
+    """Weights of adapters, and of the base model that they need once, against as many full models, by their files."""
     name, wanted = "Adapter memory against full models", "down at least 80 %"
     m = r.memory
     if m is None or not m.adapters or m.base <= 0:
         why = "not measured: no adapter serves" if m is not None and m.base > 0 else "not measured: no base model here"
         return Criterion(name=name, wanted=wanted, state="grey", why=why)
-    value = 1 - sum(m.adapters.values()) / (len(m.adapters) * m.base)
-    told = Figure(value=value, lower=value, upper=value, counted=len(m.adapters))
+    number, weights = len(m.adapters), sum(m.adapters.values())
+    value, alone = (1 - size / (number * m.base) for size in (m.base + weights, weights))
+    told = Figure(value=value, lower=value, upper=value, counted=number)
     state: State = "green" if value >= 0.80 else "red"
     why = (
-        f"{len(m.adapters)} adapter(s) of {sum(m.adapters.values()) / 1e6:,.1f} MB, base {m.base / 1e6:,.1f} MB (files)"
+        f"{number} adapter(s) of {weights / 1e6:,.1f} MB on one base model of {m.base / 1e6:,.1f} MB (files), against "
+        f"{number} such model(s); {100 * alone:,.1f} % were the base not counted, that all of them need"
     )
     return Criterion(name=name, wanted=wanted, state=state, why=why, figure=told)
 
