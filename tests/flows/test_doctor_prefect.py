@@ -71,5 +71,9 @@ def test_prefect_beside_prefect_yaml(tmp_path: Path, unused: Callable[[], int]) 
         assert one(facts_services.runs(settings, time.time())).level == "ok"
         stuck = one(facts_services.runs(settings, time.time() + 700))
         assert stuck.level == "warn" and "1 pending for more than 10 min: make-tea/" in stuck.what
+        queued = {"state": {"type": "SCHEDULED", "name": "AwaitingConcurrencySlot"}, "force": True}
+        facts_services.ask(f"{settings.prefect_api_url}/flow_runs/{run}/set_state", queued)
+        waits = one(facts_services.runs(settings, time.time() + 13 * 3600))
+        assert waits.level == "warn" and "1 waiting for the run before for more than" in waits.what
     finally:
         server.stop()

@@ -6,12 +6,14 @@ import threading
 import time
 from typing import Any
 
+import psutil
 import pytest
 
 from pawl.errors import PawlError
 from pawl.platform import checks_machine as machine
 from pawl.platform import checks_record as record
 from pawl.platform import checks_services as services
+from pawl.platform import facts_machine
 from pawl.platform.checks_machine import Guarded
 from pawl.platform.checks_services import Deployment, Run
 from pawl.platform.doctor import Check, all_of
@@ -207,12 +209,29 @@ def test_deployments_beside_prefect_yaml() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "limit"), [("Pending", 600), ("Late", 300), ("Running", 43_200), ("Cancelling", 600)]
+    ("state", "flow", "limit", "word"),
+    [
+        ("Pending", "roll-out", 600, "pending"),
+        ("Late", "roll-out", 300, "late"),
+        ("Running", "roll-out", 43_200, "running"),
+        ("Running", "improve-agent", 144_000, "running"),  # a long training is no stuck run
+        ("Pending", "improve-agent", 600, "pending"),
+        ("Cancelling", "roll-out", 600, "cancelling"),
+        ("AwaitingConcurrencySlot", "improve-fleet", 144_000, "waiting for the run before"),
+        ("AwaitingConcurrencySlot", "search-settings", 43_200, "waiting for the run before"),
+    ],
 )
-def test_stuck_runs(state: str, limit: float) -> None:
-    assert only(services.runs([Run("x", "roll-out", state, NOW - limit + 5)], NOW)).level == "ok"
-    found = only(services.runs([Run("x", "roll-out", state, NOW - limit - 5)] * 2, NOW))
-    assert found.level == "warn" and f"2 {state.lower()}" in found.what and "roll-out/x" in found.what
+def test_stuck_runs(state: str, flow: str, limit: float, word: str) -> None:
+    assert only(services.runs([Run("x", flow, state, NOW - limit + 5)], NOW)).level == "ok"
+    found = only(services.runs([Run("x", flow, state, NOW - limit - 5)] * 2, NOW))
+    assert found.level == "warn" and f"2 {word} for more than" in found.what and f"{flow}/x" in found.what
+
+
+@pytest.mark.parametrize(("state", "level"), [("up", "ok"), ("busy", "ok"), ("down", "warn"), ("off", "warn")])
+def test_a_replica_that_died_holds_no_memory(state: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = psutil.virtual_memory()._replace(available=3 * GB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)  # the machine's, and none of ours
+    assert only(facts_machine.memory([Standing("vllm-1", state)])).level == level  # type: ignore[arg-type]
 
 
 def test_one_that_hangs_or_fails_is_a_finding_and_holds_up_nothing() -> None:

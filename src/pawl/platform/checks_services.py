@@ -12,6 +12,8 @@ from pawl.platform.findings import Finding, fail, ok, warn
 from pawl.platform.listeners import lasting
 
 PENDING_S, LATE_S, RUNNING_S = 600.0, 300.0, 12 * 3600.0
+LEARNING_S = 40 * 3600.0  # preparing may take 4 hours, training 24, the evaluation 8, each tried again
+QUEUED = "AwaitingConcurrencySlot"
 
 
 def answers(name: str, url: str, version: str | None, installed: str | None, why: str = "") -> list[Finding]:
@@ -105,28 +107,34 @@ class Run(msgspec.Struct, frozen=True):
     name: str
     flow: str
     state: str  # "Running", "Pending", "Late" ...
-    since: float  # epoch seconds; for a late one, when it was due
+    since: float  # epoch seconds; for one that is late or waits for another, when it was due
 
 
 def runs(rows: Sequence[Run], now: float) -> list[Finding]:
     """Runs that do not get on."""
-    limits = {"Pending": PENDING_S, "Late": LATE_S, "Running": RUNNING_S, "Cancelling": PENDING_S}
     what = {
-        "Pending": "its process did not start: `pawl logs worker`; then cancel it",
-        "Late": "no worker takes it: is one online, is the pool's limit reached?",
-        "Running": "look at it in Prefect's UI; cancel it where its process is gone",
-        "Cancelling": "its worker is gone: `pawl up` starts one, or set it to Cancelled in the UI",
+        "Pending": ("pending", "its process did not start: `pawl logs worker`; then cancel it"),
+        "Late": ("late", "no worker takes it: is one online, is the pool's limit reached?"),
+        "Running": ("running", "look at it in Prefect's UI; cancel it where its process is gone"),
+        "Cancelling": ("cancelling", "its worker is gone: `pawl up` starts one, or set it to Cancelled in the UI"),
+        QUEUED: ("waiting for the run before", "look at the one that it waits for; cancel either in Prefect's UI"),
     }
     found = []
-    for state, limit in limits.items():
-        stuck = [r for r in rows if r.state == state and now - r.since > limit]
+    for state, (word, todo) in what.items():
+        stuck = [r for r in rows if r.state == state and now - r.since > _limit(r)]
         if stuck:
             oldest = min(stuck, key=lambda r: r.since)
-            said = f"{len(stuck)} {state.lower()} for more than {lasting(limit)}: {oldest.flow}/{oldest.name}" + (
+            said = f"{len(stuck)} {word} for more than {lasting(_limit(oldest))}: {oldest.flow}/{oldest.name}" + (
                 " ..." if len(stuck) > 1 else ""
             )
-            found.append(warn("flow runs", said, what[state]))
+            found.append(warn("flow runs", said, todo))
     return found or [ok("flow runs", f"{sum(r.state == 'Running' for r in rows)} running, none stuck")]
+
+
+def _limit(run: Run) -> float:
+    """Seconds that a run may be in its state. What waits for another run waits as long as that one may take."""
+    at_work = LEARNING_S if run.flow.startswith("improve-") else RUNNING_S
+    return {"Late": LATE_S, "Running": at_work, QUEUED: at_work}.get(run.state, PENDING_S)
 
 
 def pool(name: str, exists: bool, paused: bool, online: int) -> list[Finding]:

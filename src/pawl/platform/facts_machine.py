@@ -69,7 +69,7 @@ def disk(settings: Settings) -> list[Finding]:
 
 def memory(seen: list[Standing]) -> list[Finding]:
     """Free memory."""
-    up = any(s.name.startswith("vllm") and s.state != "off" for s in seen)
+    up = any(s.name.startswith("vllm") and s.state in ("up", "busy") for s in seen)
     return checks.memory(psutil.virtual_memory().available, up)
 
 

@@ -138,14 +138,15 @@ def _all(api: str, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
 def runs(settings: Settings, now: float) -> list[Finding]:
     """Flow runs that have not ended."""
     api = settings.prefect_api_url
-    states = {"state": {"name": {"any_": ["Running", "Pending", "Late", "Cancelling"]}}}
+    states = {"state": {"name": {"any_": ["Running", "Pending", "Late", "Cancelling", checks.QUEUED]}}}
     rows, flows = _all(api, "/flow_runs/filter", {"flow_runs": states}), _flows(api)
     return checks.runs([_run(r, flows) for r in rows], now)
 
 
 def _run(row: dict[str, Any], flows: dict[str, str]) -> Run:
-    late = row["state_name"] == "Late"
-    since = row["expected_start_time"] if late else row["state"]["timestamp"]
+    # Prefect enters a run that waits for another one into that state anew each half minute.
+    due = row["state_name"] in ("Late", checks.QUEUED)
+    since = row["expected_start_time"] if due else row["state"]["timestamp"]
     return Run(
         row["name"], flows.get(row["flow_id"], "?"), row["state_name"], datetime.fromisoformat(since).timestamp()
     )
