@@ -45,6 +45,11 @@ class Settings(BaseSettings):
     prefect_port: int = 8740
     prometheus_port: int = 8760
     grafana_port: int = 8770
+    alertmanager: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        description="an Alertmanager, e.g. http://127.0.0.1:9093, to which the Prometheus of `pawl up` sends alerts",
+    )
     root: Path = Field(default=Path(), description="the project's folder: prefect.yaml, flows/, infra/")
     mlflow_address: str | None = Field(
         default=None, description="MLflow's server where it is not on this machine, e.g. http://mlflow:5000"

@@ -42,7 +42,7 @@ def has_plugin() -> bool:
     return bool(docker) and subprocess.run([str(docker), "compose", "version"], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("files", [("compose.yaml",), ("compose.yaml", "gpu.yaml")])
+@pytest.mark.parametrize("files", [("compose.yaml",), ("compose.yaml", "gpu.yaml"), ("compose.yaml", "alerting.yaml")])
 def test_docker_reads_it(files: tuple[str, ...], tmp_path: Path) -> None:
     if not has_plugin():
         pytest.skip("Docker's compose plugin is not installed: it reads the file")
@@ -64,6 +64,7 @@ def test_all_that_a_server_needs_is_there(services: dict[str, Service]) -> None:
         "gateway",
         "vllm",
         "prometheus",
+        "alertmanager",
         "grafana",
     }
     assert wanted <= services.keys()
@@ -87,11 +88,21 @@ def test_every_container_is_hardened(services: dict[str, Service]) -> None:
 
 def test_there_is_no_way_out(compose: dict[str, Any], services: dict[str, Service]) -> None:
     networks = compose["networks"]
-    assert networks["inside"] == {"internal": True}
+    assert networks["inside"] == networks["watch"] == {"internal": True}
     assert networks["edge"]["driver_opts"] == {"com.docker.network.bridge.enable_ip_masquerade": "false"}
     for name, service in services.items():
-        assert service.get("network_mode") == "none" or set(service["networks"]) <= {"inside", "edge"}, name
+        assert service.get("network_mode") == "none" or set(service["networks"]) <= {"inside", "watch", "edge"}, name
         assert ("edge" in service.get("networks", [])) == ("ports" in service), name
+
+
+def test_alerts_alone_may_leave_and_only_where_it_is_wanted(services: dict[str, Service]) -> None:
+    more = yaml.safe_load((PLACE / "alerting.yaml").read_text())
+    assert more == {"services": {"alertmanager": {"networks": ["out"]}}, "networks": {"out": {}}}
+    # Whoever else could speak to Alertmanager could have it tell people outside whatever it likes.
+    assert services["alertmanager"]["networks"] == ["watch"]
+    assert {name for name, service in services.items() if "watch" in service.get("networks", [])} == {
+        "prometheus", "alertmanager",
+    }  # fmt: skip
 
 
 def test_only_the_gateway_may_be_reached_from_elsewhere(services: dict[str, Service]) -> None:
@@ -114,7 +125,7 @@ def test_what_it_waits_for_and_mounts_is_there(compose: dict[str, Any], services
             assert ("healthcheck" in services[other]) if healthy else True
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            if source.startswith("./tls"):
+            if source.startswith(("./tls", "./alerting")):
                 continue  # the operator's
             known = (PLACE / source).exists() if source.startswith(".") else source in compose["volumes"]
             assert known, volume

@@ -88,6 +88,14 @@ def _configured(settings: Settings, root: Path, replicas: Sequence[str]) -> str:
         if job["job_name"] == "pawl-gateway" and settings.tls_cert:
             job["scheme"] = "https"
             job["tls_config"] = {"ca_file": str(settings.tls_cert.resolve()), "server_name": "gateway"}
+    if settings.alertmanager:
+        place = urlsplit(settings.alertmanager)
+        told = {
+            "scheme": place.scheme,
+            "path_prefix": place.path or "/",
+            "static_configs": [{"targets": [place.netloc]}],
+        }
+        tree["alerting"] = {"alertmanagers": [told]}
     out = StringIO()
     yaml.dump(tree, out)
     return out.getvalue()
