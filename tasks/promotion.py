@@ -8,7 +8,7 @@ import time
 from prefect import task
 
 from pawl.bootstrap import fleet
-from pawl.errors import PawlError
+from pawl.errors import NotThere, PawlError
 from pawl.improvement import alias_watch, approving, attending, placing, promotion, publish, rolling
 from pawl.rollout.state import TERMINAL
 from pawl.settings import Settings
@@ -79,10 +79,14 @@ def settle(agent: str) -> tuple[Moved, ...]:
     place = workplace(agent)
     settled = []
     # The oldest first: what the latest one demands of the aliases holds.
-    for rollout in reversed(place.control.rollouts(agent)[:10]):
+    for rollout in reversed(place.control.rollouts(agent)):
         if rollout.stage in TERMINAL and not rolling.settled(place, rollout):
+            rolling.remember(place, rollout)  # needs no registry, which the page does
             if not rollout.restores:
-                publish.final_page(place, rollout)
+                try:
+                    publish.final_page(place, rollout)
+                except NotThere as e:
+                    log.warning("the last page of %s is not drawn: %s", rollout.id, e)
             rolling.settle(place, rollout)
             settled.append(Moved(agent=agent, stage=rollout.stage, version=rollout.version, what="settled"))
     return tuple(settled)

@@ -55,6 +55,10 @@ class ServerNotUp(PawlError):
     """A server did not become ready, or stopped answering."""
 
 
+class NotThere(PawlError):
+    """The registry has no such agent, version or run; somebody may have deleted it there."""
+
+
 class LakeError(PawlError):
     """The journal or the lake cannot be read or written."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pawl.errors import ModelFileError, PawlError, ServerNotUp
+from pawl.errors import ModelFileError, NotThere, PawlError, ServerNotUp
 from pawl.registry.adapter_hash import adapter_sha256
 from pawl.registry.memory_registry import MemoryRegistry
 from pawl.registry.mlflow_registry import MlflowRegistry, shortened
@@ -83,7 +83,7 @@ def test_aliases_move_and_drop(registry: Registry, agent: str, tmp_path: Path) -
     registry.drop_alias(agent, "challenger")
     registry.drop_alias(agent, "challenger")
     assert registry.by_alias(agent, "challenger") is None
-    with pytest.raises(PawlError):
+    with pytest.raises(NotThere):
         registry.move_alias(agent, "champion", "99")
     assert registry.by_alias(agent, "champion") == two
 
@@ -99,9 +99,9 @@ def test_tags_are_added_and_replaced(registry: Registry, agent: str, tmp_path: P
 def test_what_does_not_exist(registry: Registry, agent: str, tmp_path: Path) -> None:
     assert registry.versions(agent) == []
     registry.drop_alias(agent, "champion")
-    with pytest.raises(PawlError):
+    with pytest.raises(NotThere):
         registry.version(agent, "1")
-    with pytest.raises(PawlError):
+    with pytest.raises(NotThere):
         registry.tag(agent, "1", "a", "b")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelFileError, match="train it again"):

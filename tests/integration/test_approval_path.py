@@ -257,6 +257,23 @@ def test_a_rollback_is_remembered_without_the_registry(place: Place, monkeypatch
     with pytest.raises(ServerNotUp):
         rolling.settle(place, back)
     assert "rolled back" in (place.control.rejection(request.adapter_sha256) or "")
+    assert not rolling.settled(place, back), "the registry is told when it is up again"
+
+
+@pytest.mark.parametrize("stage", ["done", "rolled_back"])
+def test_a_version_that_was_deleted_in_the_registry_is_settled_without(place: Place, stage: Any) -> None:
+    base, arm = Arm("base", "local", "base", "local"), Arm("gone", "local", "gone", "local")
+    made = registered(place)
+    request = place.control.request(AGENT, made.version)
+    assert request is not None
+    place.control.ask(msgspec.structs.replace(request, version="99", adapter_sha256="9" * 64))
+    gone = Rollout(
+        id="r9", agent=AGENT, version="99", champion=base, challenger=arm, stage=stage,
+        opened_at=time.time(), stage_since=time.time(), spec=place.agent.rollout,
+    )  # fmt: skip
+    rolling.settle(place, gone)
+    assert rolling.settled(place, gone)
+    assert (place.control.rejection("9" * 64) is not None) == (stage == "rolled_back")
 
 
 def test_what_serves_already_is_not_asked_for_again(place: Place) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from contextlib import suppress
 
 from pawl.bootstrap import current_route
-from pawl.errors import ApprovalInvalid, StaleWrite
+from pawl.errors import ApprovalInvalid, NotThere, StaleWrite
 from pawl.improvement.alias_watch import drop as drop_alias
 from pawl.improvement.alias_watch import move as move_alias
 from pawl.improvement.alias_watch import named
@@ -17,6 +18,8 @@ from pawl.improvement.workplace import Workplace
 from pawl.rollout.control import AuditEntry, Request
 from pawl.rollout.route import Arm
 from pawl.rollout.state import Override, Rollout
+
+log = logging.getLogger("pawl.rollout")
 
 
 def open_rollout(place: Workplace, request: Request) -> Rollout:
@@ -103,26 +106,31 @@ def advance(place: Workplace, now: float | None = None) -> tuple[Rollout, str] |
 def settle(place: Workplace, rollout: Rollout) -> None:
     """After a rollout's end: move the aliases (success) or remember the adapter as rejected (rolled back).
 
-    Aliases name adapter versions: where the base model or a cloud serves again they stay.
+    Aliases name adapter versions: where the base model or a cloud serves again they stay. A version that somebody
+    deleted in the registry has nothing left to settle there.
     """
-    registry, agent = place.registry, place.agent_name
-    now = time.time()
     remember(place, rollout)
-    if not rollout.version:
-        pass
-    elif rollout.stage == "done":
+    if rollout.version:
+        try:
+            _tell_registry(place, rollout)
+        except NotThere as e:
+            log.warning("%s is settled, but not in the registry: %s", rollout.id, e)
+    with suppress(StaleWrite):  # another worker settled it at the same time
+        place.control.move_pointer(_mark(rollout), 0, rollout.stage)
+
+
+def _tell_registry(place: Workplace, rollout: Rollout) -> None:
+    if rollout.stage == "done":
         before = named(place, "champion")
         if before and before != rollout.version:
             move_alias(place, "previous", before)
         move_alias(place, "champion", rollout.version)
         if before != rollout.version:
-            place.control.audit("champion moved", "roll_out", {"agent": agent, "version": rollout.version}, now)
-    if rollout.version and _still_challenger(place, rollout.version):
+            detail = {"agent": place.agent_name, "version": rollout.version}
+            place.control.audit("champion moved", "roll_out", detail, time.time())
+    if _still_challenger(place, rollout.version):
         drop_alias(place, "challenger")
-    if rollout.version:
-        registry.tag(agent, rollout.version, "rollout", rollout.stage)
-    with suppress(StaleWrite):  # another worker settled it at the same time
-        place.control.move_pointer(_mark(rollout), 0, rollout.stage)
+    place.registry.tag(place.agent_name, rollout.version, "rollout", rollout.stage)
 
 
 def remember(place: Workplace, rollout: Rollout) -> None:

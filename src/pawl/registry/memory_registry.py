@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pawl.errors import PawlError
+from pawl.errors import NotThere
 from pawl.registry.adapter_hash import adapter_sha256
 from pawl.registry.port import REWRITTEN, LearntFrom, Packing, Version
 
@@ -98,7 +98,7 @@ class MemoryRegistry:
             for version in self._versions.get(agent, []):
                 if version.number == number:
                     return version
-        raise PawlError(f"the registry has no version {number} of {agent}")
+        raise NotThere(f"the registry has no version {number} of {agent}")
 
     def versions(self, agent: str) -> list[Version]:
         with self._lock:

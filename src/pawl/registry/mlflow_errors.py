@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pawl.errors import NotAllowed, PawlError, ServerNotUp
+from pawl.errors import NotAllowed, NotThere, PawlError, ServerNotUp
 
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
@@ -14,8 +14,8 @@ MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 def mapped(url: str, doing: str) -> Iterator[None]:
     """Around calls of the MLflow at `url`, which are for `doing`.
 
-    ServerNotUp where it does not answer, NotAllowed where the account may not, PawlError for what is not there or is
-    refused otherwise.
+    ServerNotUp where it does not answer, NotAllowed where the account may not, NotThere for what is not there,
+    PawlError for what is refused otherwise.
     """
     from mlflow.exceptions import MlflowException
     from requests import RequestException
@@ -25,7 +25,7 @@ def mapped(url: str, doing: str) -> Iterator[None]:
     except (MlflowException, RequestException) as e:
         code = getattr(e, "error_code", "")
         if code in MISSING:
-            raise PawlError(f"{doing}: the registry has no such entry ({e}); look at {url}") from e
+            raise NotThere(f"{doing}: the registry has no such entry ({e}); look at {url}") from e
         if getattr(e, "get_http_status_code", int)() in (401, 403) or "error code 401" in str(e):
             raise NotAllowed(
                 f"{doing}: MLflow does not let this account ({e}); set MLFLOW_TRACKING_USERNAME and "

@@ -46,7 +46,7 @@ class LearntFrom(msgspec.Struct, frozen=True, kw_only=True):
 class Registry(Protocol):
     """What the loop asks of a registry.
 
-    An agent, version or alias target that does not exist is a PawlError, except where None or an empty list says so.
+    An agent, version or alias target that does not exist is NotThere, except where None or an empty list says so.
     ServerNotUp where the registry does not answer.
     """
 
