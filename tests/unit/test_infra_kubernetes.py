@@ -17,6 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from infra.kubernetes import rules
 from pawl.fleet.load_yaml import load
 from pawl.fleet.reach import bases, expanded
 from pawl.gateway.access.privacy import leaks
@@ -27,7 +28,7 @@ from tests.manifests import Reach, pod_problems, pods
 Manifest = dict[str, Any]
 OVERLAYS = ("dev", "gpu")
 VERSIONS = ("1.31", "1.37")  # the oldest that has all fields used here among those still met, and the newest known
-CUSTOM = {"ExternalSecret", "SecretStore"}  # kinds that Kubernetes itself does not know
+CUSTOM = {"ExternalSecret", "SecretStore", "PodMonitor", "PrometheusRule"}  # kinds that Kubernetes itself does not know
 
 
 @pytest.fixture(scope="module")
@@ -219,16 +220,69 @@ def test_all_that_share_the_journal_share_a_node(manifests: list[Manifest]) -> N
     assert len({selector for _, selector in found} - {"null", "{}"}) <= 1
 
 
-def test_spread_lets_gateways_go_where_they_like(tmp_path: Path, kubernetes: Path) -> None:
+def with_component(name: str, folder: Path, kubernetes: Path) -> list[Manifest]:
+    """The gpu overlay with one more component."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed: it renders the manifests")
-    place = os.path.relpath(kubernetes, tmp_path.resolve())
-    (tmp_path / "kustomization.yaml").write_text(
-        f"resources: [{place}/overlays/gpu]\ncomponents: [{place}/components/spread]\n"
+    place = os.path.relpath(kubernetes, folder.resolve())
+    (folder / "kustomization.yaml").write_text(
+        f"namespace: pawl\nresources: [{place}/overlays/gpu]\ncomponents: [{place}/components/{name}]\n"
     )
-    done = subprocess.run(["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    found = list(yaml.safe_load_all(done.stdout))
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_prometheus_operator_scrapes_what_prometheus_elsewhere_scrapes(tmp_path: Path, kubernetes: Path) -> None:
+    """The schemas of its kinds are not at hand here: fields are held to what prometheus.yml says, and to the pods."""
+    found = with_component("monitoring", tmp_path, kubernetes)
+    jobs = {
+        j["job_name"]: j
+        for j in yaml.safe_load((kubernetes.parent / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    }
+    monitors = [m for m in found if m["kind"] == "PodMonitor"]
+    named = set()
+    for monitor in monitors:
+        assert monitor["metadata"]["namespace"] == "pawl"
+        spec = monitor["spec"]
+        (pod,) = [p for n, p in pods(found).items() if spec["selector"]["matchLabels"] == {"app.kubernetes.io/name": n}]
+        (endpoint,) = spec["podMetricsEndpoints"]
+        (name,) = [r["replacement"] for r in endpoint["relabelings"] if r["targetLabel"] == "job"]
+        named.add(name)
+        (container,) = pod["containers"]
+        assert endpoint["port"] in {p["name"] for p in container["ports"]}
+        assert endpoint.get("scheme", "http") == container["readinessProbe"]["httpGet"].get("scheme", "HTTP").lower()
+        if "tlsConfig" in endpoint:
+            ca = endpoint["tlsConfig"]["ca"]["secret"]
+            (stored,) = [
+                m["spec"] for m in found
+                if m["kind"] == "ExternalSecret" and m["spec"]["target"]["name"] == ca["name"]
+            ]  # fmt: skip
+            assert ca["key"] in {d["secretKey"] for d in stored["data"]}
+        renamed = [
+            {re.sub("[A-Z]", lambda upper: "_" + upper[0].lower(), k): v for k, v in rule.items()}
+            for rule in endpoint.get("metricRelabelings", [])
+        ]
+        assert renamed == jobs[name].get("metric_relabel_configs", [])
+    assert named == jobs.keys()
+    # vLLM is found in one way, not in two.
+    made = of(found, "Deployment", "vllm")
+    assert "prometheus.io/scrape" not in json.dumps(made)
+    kubernetes_validate.validate(made, VERSIONS[-1], strict=True)
+
+
+def test_prometheus_operators_rules_are_those_of_prometheus(tmp_path: Path, kubernetes: Path) -> None:
+    assert rules.OUT.read_text() == rules.rendered(), "run python -m infra.kubernetes.rules"
+    found = {m["metadata"]["name"]: m["spec"] for m in with_component("monitoring", tmp_path, kubernetes)
+             if m["kind"] == "PrometheusRule"}  # fmt: skip
+    assert found.keys() == {"pawl-recording", "pawl-alerts"}
+    for name, spec in found.items():
+        source = kubernetes.parent / "prometheus" / "rules" / f"{name.removeprefix('pawl-')}.yml"
+        assert spec == yaml.safe_load(source.read_text())
+
+
+def test_spread_lets_gateways_go_where_they_like(tmp_path: Path, kubernetes: Path) -> None:
+    found = with_component("spread", tmp_path, kubernetes)
     spec = of(found, "Deployment", "gateway")["spec"]["template"]["spec"]
     assert "affinity" not in spec and spec["topologySpreadConstraints"][0]["topologyKey"] == "kubernetes.io/hostname"
     assert of(found, "PersistentVolumeClaim", "pawl-home")["spec"]["accessModes"] == ["ReadWriteMany"]
