@@ -144,7 +144,8 @@ async def test_a_change_of_the_clocks_loses_no_week() -> None:
 @pytest.mark.timeout(300)
 async def test_a_process_worker_takes_no_notice_of_what_a_cluster_is_asked(deployed: Unmanned) -> None:
     asked = deployed.deployment("improve-agent", "when-needed")["job_variables"]
-    assert asked.keys() == {"gpus", "cpu", "cpu_limit", "memory", "scratch"} and not any(asked.values())
+    of_clusters = {"gpus", "cpu", "cpu_limit", "memory", "scratch"}
+    assert asked == dict.fromkeys(of_clusters, "") | {"job_watch_timeout_seconds": 604800}
     assert deployed.deployment("roll-out", "every-minute")["job_variables"] == {}
     base = ProcessWorker.get_default_base_job_template()
     with temporary_settings({PREFECT_API_URL: deployed.settings.prefect_api_url}):

@@ -21,6 +21,7 @@ from infra.kubernetes import rules
 from pawl.fleet.load_yaml import load
 from pawl.fleet.reach import bases, expanded
 from pawl.gateway.access.privacy import leaks
+from pawl.platform.checks_services import LEARNING_S
 from pawl.qe.tasks import names
 from pawl.settings import Settings
 from tests.manifests import Reach, pod_problems, pods
@@ -310,7 +311,7 @@ def test_each_part_has_its_own_role_in_the_control_database(manifests: list[Mani
 TRAINING = {"improve-fleet/weekly", "improve-agent/now", "improve-agent/when-needed", "search-settings/search"}
 
 
-def asked_for(manifests: list[Manifest]) -> dict[str, dict[str, str]]:
+def asked_for(manifests: list[Manifest]) -> dict[str, dict[str, Any]]:
     """The job variables of each deployment of prefect.yaml, as the job `prefect-deploy` sends them."""
     settings = of(manifests, "ConfigMap", "pawl-settings")["data"]
     read = pods(manifests)["prefect-deploy"]["containers"][0]["envFrom"]
@@ -318,7 +319,7 @@ def asked_for(manifests: list[Manifest]) -> dict[str, dict[str, str]]:
     written = yaml.safe_load((Path(__file__).resolve().parents[2] / "prefect.yaml").read_text())["deployments"]
     return {
         f"{d['entrypoint'].rpartition(':')[2].replace('_', '-')}/{d['name']}": {
-            k: re.sub(r"\{\{ \$(\w+) \}\}", lambda found: str(settings[found[1]]), v)
+            k: re.sub(r"\{\{ \$(\w+) \}\}", lambda found: str(settings[found[1]]), v) if isinstance(v, str) else v
             for k, v in d["work_pool"].get("job_variables", {}).items()
         }
         for d in written
@@ -344,6 +345,8 @@ def test_only_what_trains_waits_for_a_gpu(rendered: dict[str, list[Manifest]]) -
                 continue
             assert found["requests"]["nvidia.com/gpu"] == found["limits"]["nvidia.com/gpu"] == wanted
             assert amount(found["limits"]["cpu"]) >= amount(found["requests"]["cpu"]), name
+            # Else the worker takes a training that is under way for dead.
+            assert variables["job_watch_timeout_seconds"] > LEARNING_S, name
             assert amount(found["requests"]["memory"]) > amount(small["requests"]["memory"]), name
     assert asked_for(rendered["gpu"]).keys() >= TRAINING
 
