@@ -14,7 +14,7 @@ def _name() -> str:
 
 @flow(flow_run_name=_name)
 def summarise_day(day: str | None = None) -> Summarised:
-    """Sums a UTC day up for every agent of the fleet.
+    """Sums a day (in PAWL_TIMEZONE) up for every agent of the fleet.
 
     Args:
         day: such as 2026-11-21; none: yesterday

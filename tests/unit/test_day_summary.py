@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from typer.testing import CliRunner
@@ -112,12 +113,31 @@ def test_a_look_at_another_champion_or_at_too_little_says_nothing(place: Workpla
 
 
 def test_days() -> None:
-    assert bounds(DAY, NOW) == (DAY, START)
-    assert bounds(None, NOW) == (DAY, START), "yesterday, at six in the morning"
+    day = (DAY, START, START + 86_400)
+    assert bounds(DAY, NOW, dt.UTC) == day
+    assert bounds(None, NOW, dt.UTC) == day, "yesterday, at six in the morning"
     with pytest.raises(PawlError, match="no day"):
-        bounds("tomorrow", NOW)
+        bounds("tomorrow", NOW, dt.UTC)
     with pytest.raises(PawlError, match="not come yet"):
-        bounds("2026-03-04", NOW)
+        bounds("2026-03-04", NOW, dt.UTC)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "Pacific/Auckland", "America/Los_Angeles", "UTC"])
+def test_a_day_is_over_where_its_schedule_runs(zone: str) -> None:
+    there = ZoneInfo(zone)
+    at_six = dt.datetime(2026, 12, 1, 6, tzinfo=there)
+    name, since, end = bounds(None, at_six.timestamp(), there)
+    assert name == "2026-11-30" and end - since == 86_400
+    assert end == dt.datetime(2026, 12, 1, tzinfo=there).timestamp() < at_six.timestamp()
+
+
+def test_days_on_which_the_clocks_change_are_whole() -> None:
+    vienna = ZoneInfo("Europe/Vienna")
+    hours = {}
+    for day in ("2026-03-29", "2026-10-25"):
+        _, since, end = bounds(day, dt.datetime(2026, 12, 1, tzinfo=vienna).timestamp(), vienna)
+        hours[day] = (end - since) / 3600
+    assert hours == {"2026-03-29": 23.0, "2026-10-25": 25.0}
 
 
 @pytest.fixture

@@ -12,7 +12,11 @@ from pawl.settings import Settings
 app = typer.Typer(help="Reports on a month: money and independence.", rich_markup_mode=None)
 
 Month = Annotated[
-    str, typer.Option("--month", help="like 2026-11, UTC; default: the last whole month, or this one where it is empty")
+    str,
+    typer.Option(
+        "--month",
+        help="like 2026-11, in PAWL_TIMEZONE; default: the last whole month, or this one where it is empty",
+    ),
 ]
 Agent = Annotated[str, typer.Option("--agent", help="of one agent; default: the fleet")]
 Html = Annotated[

@@ -13,7 +13,7 @@ from pawl.settings import Settings
 
 
 def summary(
-    day: Annotated[str | None, typer.Option(help="a UTC day like 2026-11-21; default: yesterday")] = None,
+    day: Annotated[str | None, typer.Option(help="like 2026-11-21, in PAWL_TIMEZONE; default: yesterday")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """What happened to every agent in a day: answers, who gave them, quality against the baseline, cost, drift,

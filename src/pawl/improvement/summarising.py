@@ -11,11 +11,10 @@ from pawl.errors import LakeError, PawlError
 from pawl.improvement.workplace import Workplace
 from pawl.monitoring import baseline, drift_record
 from pawl.monitoring.day_summary import AgentDay, DaySummary, Outcomes, Traffic, markdown, summary
+from pawl.monitoring.months import zone_of
 from pawl.registry.approvals import unanswered
 from pawl.rollout.control import ControlStore
 from pawl.rollout.state import TERMINAL
-
-_DAY_S = 86_400.0
 
 
 class Page(NamedTuple):
@@ -41,20 +40,20 @@ def summarise(place: Workplace, day: str | None, now: float) -> Page:
 
 
 def gathered(place: Workplace, day: str | None, now: float) -> DaySummary:
-    """The day's figures. PawlError where it is no date or lies ahead.
+    """The day's figures, of a day in the settings' time zone. PawlError where it is no date or lies ahead.
 
     Approvals, drift and alarms are those of now: what a person who reads this in the morning has to do.
     """
     from pawl.monitoring.day_duckdb import traffic
 
-    name, since = bounds(day, now)
-    answered, outcomes = traffic(place.lake, since, since + _DAY_S)
+    name, since, end = bounds(day, now, zone_of(place.settings.timezone))
+    answered, outcomes = traffic(place.lake, since, end)
     control, requests = place.control, place.control.requests()
     agents, alarms = [], _alarms(control)
     for spec in place.fleet.agents:
         champion = bootstrap.current_route(place.fleet, control, spec).champion
         record = drift_record.read(control, spec.name)
-        rollouts, rolled_back = _rollouts(control, spec.name, since)
+        rollouts, rolled_back = _rollouts(control, spec.name, since, end)
         waiting = unanswered(requests, control.rollouts(spec.name))
         agents.append(
             AgentDay(
@@ -74,20 +73,21 @@ def gathered(place: Workplace, day: str | None, now: float) -> DaySummary:
                 ),
             )
         )
-    return summary(name, now, now >= since + _DAY_S, tuple(agents))
+    return summary(name, now, now >= end, tuple(agents))
 
 
-def bounds(day: str | None, now: float) -> tuple[str, float]:
-    """(its date, its first moment) of a UTC day; without one, the last that is over (pure)."""
-    if day is None:
-        day = dt.datetime.fromtimestamp(now - _DAY_S, dt.UTC).date().isoformat()
+def bounds(day: str | None, now: float, zone: dt.tzinfo) -> tuple[str, float, float]:
+    """(its date, its begin, its end) of a day there, epoch seconds; without one, the last that is over (pure)."""
+    today = dt.datetime.fromtimestamp(now, zone).date()
     try:
-        begun = dt.datetime.combine(dt.date.fromisoformat(day), dt.time(), dt.UTC)
+        meant = today - dt.timedelta(days=1) if day is None else dt.date.fromisoformat(day)
     except ValueError as e:
         raise PawlError(f"{day!r} is no day; write it like 2026-11-21") from e
-    if begun.timestamp() > now:
+    if meant > today:
         raise PawlError(f"{day} has not come yet; leave the day out for yesterday's summary")
-    return begun.date().isoformat(), begun.timestamp()
+    begin = dt.datetime.combine(meant, dt.time(), zone).timestamp()
+    # Days are not all 24 hours long.
+    return meant.isoformat(), begin, dt.datetime.combine(meant + dt.timedelta(days=1), dt.time(), zone).timestamp()
 
 
 def _alarms(control: ControlStore) -> dict[str, str]:
@@ -101,13 +101,13 @@ def _alarms(control: ControlStore) -> dict[str, str]:
     return found
 
 
-def _rollouts(control: ControlStore, agent: str, since: float) -> tuple[tuple[str, ...], int]:
+def _rollouts(control: ControlStore, agent: str, since: float, end: float) -> tuple[tuple[str, ...], int]:
     """The open one and those that ended that day, in words; how many of them were rolled back."""
     told, back = [], 0
     for r in control.rollouts(agent):
         if r.stage not in TERMINAL:
             told.append(f"version {r.version} at {r.stage}{', held' if r.held else ''}")
-        elif since <= r.stage_since < since + _DAY_S:
+        elif since <= r.stage_since < end:
             told.append(f"version {r.version} {r.stage.replace('_', ' ')}")
             back += r.stage == "rolled_back"
     return tuple(told), back

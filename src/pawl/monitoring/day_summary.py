@@ -60,7 +60,7 @@ class AgentDay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DaySummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A UTC day of the fleet."""
+    """A day of the fleet, in its time zone."""
 
     day: str
     made_at: float
