@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -39,6 +40,8 @@ from tasks.values import Value
 # The others come by themselves: every minute, hour or day.
 AGAIN = ("improve-fleet", "improve-agent", "search-settings", "report-month")
 PENDING_S = 1800.0
+WAITING_S = 90_000.0  # prefect.yaml has a cluster's worker wait a day for a training's pod
+CLUSTERS = ("kubernetes",)  # types of pools whose runs wait for room
 WITHIN_S = 86_400.0
 LISTENING_GAP_S = 30.0  # without an answer of Prefect; what was silent then may only not have been heard
 TIMES = "resumed-"  # and a number, as a tag
@@ -158,6 +161,7 @@ def _patience(older_than_s: float, most: int) -> Patience:
     return Patience(
         silent_s=None if every is None else max(older_than_s, 2.0 * every + 10),
         pending_s=max(older_than_s, PENDING_S),
+        waiting_s=max(older_than_s, WAITING_S),
         within_s=WITHIN_S,
         most=most,
     )
@@ -165,6 +169,7 @@ def _patience(older_than_s: float, most: int) -> Patience:
 
 def _found(client: SyncPrefectClient, states: list[StateType], patience: Patience, now: float) -> tuple[Found, ...]:
     flows = {f.id: f.name for f in client.read_flows()}
+    clusters = {p.name for p in client.read_work_pools() if p.type in CLUSTERS}
     runs = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
         sort=FlowRunSort.START_TIME_DESC,
@@ -175,6 +180,7 @@ def _found(client: SyncPrefectClient, states: list[StateType], patience: Patienc
         if run.deployment_id is None or DONE & set(run.tags):
             continue
         seen = _seen(client, run, flows.get(run.flow_id, ""), now - (patience.silent_s or 0.0))
+        seen = msgspec.structs.replace(seen, in_cluster=run.work_pool_name in clusters)
         what = verdict(seen, now, patience, AGAIN)
         if what != "alive":
             found.append(Found(run=str(run.id), name=run.name, flow=seen.flow, verdict=what))

@@ -145,7 +145,10 @@ async def test_a_change_of_the_clocks_loses_no_week() -> None:
 async def test_a_process_worker_takes_no_notice_of_what_a_cluster_is_asked(deployed: Unmanned) -> None:
     asked = deployed.deployment("improve-agent", "when-needed")["job_variables"]
     of_clusters = {"gpus", "cpu", "cpu_limit", "memory", "scratch"}
-    assert asked == dict.fromkeys(of_clusters, "") | {"job_watch_timeout_seconds": 604800}
+    assert asked == dict.fromkeys(of_clusters, "") | {
+        "job_watch_timeout_seconds": 604800,
+        "pod_watch_timeout_seconds": 86400,
+    }
     assert deployed.deployment("roll-out", "every-minute")["job_variables"] == {}
     base = ProcessWorker.get_default_base_job_template()
     with temporary_settings({PREFECT_API_URL: deployed.settings.prefect_api_url}):

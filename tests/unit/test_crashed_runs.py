@@ -7,13 +7,17 @@ import pytest
 
 from pawl.improvement.crashed_runs import Patience, SeenRun, Verdict, silent_throughout, verdict
 
-PATIENCE = Patience(silent_s=120, pending_s=1800, within_s=86_400, most=3)
+PATIENCE = Patience(silent_s=120, pending_s=1800, waiting_s=90_000, within_s=86_400, most=3)
 NOW = 1e6
 
 
 def seen(state: str, ago: float, heard: float | None = None, times: int = 0, flow: str = "improve-fleet") -> SeenRun:
     heard_at = None if heard is None else NOW - heard
     return SeenRun(id="r", flow=flow, state=state, since=NOW - ago, heard=heard_at, times=times)  # type: ignore[arg-type]
+
+
+def in_cluster(run: SeenRun) -> SeenRun:
+    return msgspec.structs.replace(run, in_cluster=True)
 
 
 @pytest.mark.parametrize(
@@ -26,8 +30,11 @@ def seen(state: str, ago: float, heard: float | None = None, times: int = 0, flo
         (seen("running", 7200, times=2), "start again"),
         (seen("running", 7200, times=3), "give up"),
         (seen("running", 7200, flow="roll-out"), "mark"),  # the next one comes within a minute
-        (seen("pending", 600), "alive"),  # a pod waits for its node
+        (seen("pending", 600), "alive"),
         (seen("pending", 1801), "start again"),
+        (in_cluster(seen("pending", 86_400)), "alive"),  # its pod waits for a GPU that another training has
+        (in_cluster(seen("pending", 90_001)), "start again"),
+        (in_cluster(seen("running", 7200)), "start again"),
         (seen("crashed", 1), "start again"),
         (seen("crashed", 1, times=3), "give up"),
         (seen("crashed", 90_000), "alive"),  # history

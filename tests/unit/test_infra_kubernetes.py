@@ -24,6 +24,7 @@ from pawl.gateway.access.privacy import leaks
 from pawl.platform.checks_services import LEARNING_S
 from pawl.qe.tasks import names
 from pawl.settings import Settings
+from tasks.crashed import WAITING_S
 from tests.manifests import Reach, pod_problems, pods
 
 Manifest = dict[str, Any]
@@ -347,6 +348,7 @@ def test_only_what_trains_waits_for_a_gpu(rendered: dict[str, list[Manifest]]) -
             assert amount(found["limits"]["cpu"]) >= amount(found["requests"]["cpu"]), name
             # Else the worker takes a training that is under way for dead.
             assert variables["job_watch_timeout_seconds"] > LEARNING_S, name
+            assert variables["pod_watch_timeout_seconds"] < WAITING_S, "the worker gives up first"
             assert amount(found["requests"]["memory"]) > amount(small["requests"]["memory"]), name
     assert asked_for(rendered["gpu"]).keys() >= TRAINING
 

@@ -20,13 +20,15 @@ class SeenRun(msgspec.Struct, frozen=True, kw_only=True):
     since: float  # when it came into that state
     heard: float | None = None  # its latest heartbeat
     times: int = 0  # that it was started again before
+    in_cluster: bool = False  # its pod may wait for a node or a GPU, and its pool's worker watches that
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How long a run may be silent, and how often it is started again."""
 
     silent_s: float | None  # without a heartbeat; None: nobody sends any, so their absence says nothing
-    pending_s: float  # between a worker's taking it and its first step: a pod may wait for a node
+    pending_s: float  # between a worker's taking it and its first step
+    waiting_s: float  # the same on a cluster: longer than its worker waits itself, so that it is for a worker that died
     within_s: float  # crashes longer ago are history
     most: int  # starts after the first
 
@@ -37,7 +39,8 @@ def verdict(run: SeenRun, now: float, patience: Patience, again: tuple[str, ...]
         if now - run.since > patience.within_s or run.flow not in again:
             return "alive"  # nothing to do
         return "start again" if run.times < patience.most else "give up"
-    limit = patience.pending_s if run.state == "pending" else patience.silent_s
+    pending_s = patience.waiting_s if run.in_cluster else patience.pending_s
+    limit = pending_s if run.state == "pending" else patience.silent_s
     if limit is None or now - max(run.since, run.heard or 0.0) <= limit:
         return "alive"
     if run.flow not in again:
