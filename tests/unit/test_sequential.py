@@ -13,7 +13,7 @@ from pawl.rollout.sequential import (
     BETS,
     TRUNCATION,
     confidence_sequence,
-    excess_rate,
+    excess_path,
     excesses,
     harm,
     harm_path,
@@ -157,6 +157,12 @@ def test_the_one_sided_bound_holds_and_gets_near() -> None:
         above += found[-1] > 0.6
     assert above / runs <= ALPHA + three_errors(ALPHA, runs)
     assert sorted(found)[runs // 2] > 0.4
+
+
+def excess_rate(failures: list[bool], limit: float) -> tuple[float, float]:
+    """The e-value now, and the largest so far (1 before the first)."""
+    path = [1.0, *excess_path(failures, limit)]
+    return path[-1], max(path)
 
 
 def test_error_rate_at_its_limit_is_rarely_called_above_it() -> None:

@@ -94,17 +94,26 @@ def renew(place: Workplace, number: str, key: Key, now: float) -> Request:
 
 
 def _put(place: Workplace, request: Request, known: Request | None, by: str, now: float) -> None:
+    _write(place, request, known)
+    told = {"agent": request.agent, "version": request.version, "evidence": request.evidence}
+    if known is not None and known.evidence != request.evidence:
+        _tell_void(place, known, request.evidence, by, now)
+    terms = {"expires": request.expires, "quorum": request.quorum, "starter": request.starter}
+    place.control.audit("approval asked", by, told | terms, now)
+    place.events.emit(about(request, "pawl.approval.asked", now, **terms))
+
+
+def _write(place: Workplace, request: Request, known: Request | None) -> None:
     if known is None:
         place.control.ask(request)
     else:
         place.control.amend_request(known, request)
-    told = {"agent": request.agent, "version": request.version, "evidence": request.evidence}
-    if known is not None and known.evidence != request.evidence:
-        void = sorted({a.by for a in place.control.approvals(request.agent, request.version)})
-        place.control.audit("approvals void: other evidence", by, {**told, "was": known.evidence, "of": void}, now)
-    terms = {"expires": request.expires, "quorum": request.quorum, "starter": request.starter}
-    place.control.audit("approval asked", by, told | terms, now)
-    place.events.emit(about(request, "pawl.approval.asked", now, **terms))
+
+
+def _tell_void(place: Workplace, known: Request, evidence: str, by: str, now: float, **more: str) -> None:
+    void = sorted({a.by for a in place.control.approvals(known.agent, known.version)})
+    told = {"agent": known.agent, "version": known.version, "evidence": evidence, "was": known.evidence, "of": void}
+    place.control.audit("approvals void: other evidence", by, told | more, now)
 
 
 def withdraw(place: Workplace, version: Version, evidence: str, decision: str, now: float) -> None:
@@ -117,10 +126,7 @@ def withdraw(place: Workplace, version: Version, evidence: str, decision: str, n
         return
     closed = msgspec.structs.replace(known, closed_at=now, closed_as="rejected" if decision == "reject" else "held")
     place.control.amend_request(known, closed)
-    void = sorted({a.by for a in place.control.approvals(place.agent_name, version.number)})
-    told = {"agent": place.agent_name, "version": version.number, "evidence": evidence, "was": known.evidence}
-    detail = {**told, "of": void, "gate": decision}
-    place.control.audit("approvals void: other evidence", "improve_agent", detail, now)
+    _tell_void(place, known, evidence, "improve_agent", now, gate=decision)
     name: Name = "pawl.approval.rejected" if decision == "reject" else "pawl.approval.held"
     place.events.emit(about(closed, name, now, gate=decision))
 
@@ -165,10 +171,7 @@ def force(place: Workplace, number: str, key: Key, reason: str, skips: tuple[str
         candidate=known.candidate if known else "",
         link=place.registry.url(version),
     )
-    if known is None:
-        place.control.ask(request)
-    else:
-        place.control.amend_request(known, request)
+    _write(place, request, known)
     detail = {"agent": agent, "version": number, "reason": reason, "skips": list(skips)}
     rejected = place.control.rejection(version.sha256)
     place.control.audit("override", key.name, detail | ({"rejected": rejected} if rejected else {}), now)

@@ -11,7 +11,7 @@ from pawl.errors import LakeError, PawlError
 from pawl.improvement.workplace import Workplace
 from pawl.monitoring import baseline, drift_record
 from pawl.monitoring.day_summary import AgentDay, DaySummary, Outcomes, Traffic, markdown, summary
-from pawl.monitoring.months import zone_of
+from pawl.monitoring.months import days_of, zone_of
 from pawl.registry.approvals import unanswered
 from pawl.rollout.control import ControlStore
 from pawl.rollout.state import TERMINAL
@@ -86,8 +86,8 @@ def bounds(day: str | None, now: float, zone: dt.tzinfo) -> tuple[str, float, fl
     if meant > today:
         raise PawlError(f"{day} has not come yet; leave the day out for yesterday's summary")
     begin = dt.datetime.combine(meant, dt.time(), zone).timestamp()
-    # Days are not all 24 hours long.
-    return meant.isoformat(), begin, dt.datetime.combine(meant + dt.timedelta(days=1), dt.time(), zone).timestamp()
+    (found,) = days_of(begin, begin, zone)
+    return found
 
 
 def _alarms(control: ControlStore) -> dict[str, str]:

@@ -66,14 +66,6 @@ def excess_path(failures: Sequence[bool], limit: float, most: float = _MOST) -> 
         yield sum(wealth) / len(wealth) + 1.0 / (j + 1.0)
 
 
-def excess_rate(failures: Sequence[bool], limit: float) -> tuple[float, float]:
-    """The e-value of `excess_path` now, and the largest so far (1 before the first)."""
-    now = largest = 1.0
-    for now in excess_path(failures, limit):
-        largest = max(largest, now)
-    return now, largest
-
-
 class Excess(NamedTuple):
     """A stretch of calls that failed more often than they may: the indices of its first and its last call."""
 
