@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import http.client
+import json
 import time
 from typing import Any
 
@@ -126,6 +128,28 @@ def test_unknown_agents_and_bad_bodies_are_named(live: LiveGateway) -> None:
         client(live).chat.completions.create(model="nobody", messages=ASK)
     assert live.request("/v1/chat/completions", {"model": AGENT, "messages": []})[0] == 400
     assert live.request("/v1/chat/completions", b"x" * (5 << 20))[0] == 413
+
+
+@pytest.mark.parametrize("closes", [True, False])
+@pytest.mark.parametrize(
+    ("path", "wrong", "status"),
+    [("/v1/chat/completions", "", 413), ("/v1/chat/completions", "wrong", 401), ("/v1/no", "", 404)],
+)
+def test_a_refusal_reaches_a_client_that_is_still_sending(
+    live: LiveGateway, path: str, wrong: str, status: int, closes: bool
+) -> None:
+    body = b"x" * (12 << 20)
+    for _ in range(3):
+        connection = http.client.HTTPConnection("127.0.0.1", live.settings.gateway_port, timeout=20)
+        sent = {"authorization": f"Bearer {wrong or live.key}", **({"connection": "close"} if closes else {})}
+        connection.request("POST", path, body, sent)
+        answer = connection.getresponse()
+        assert (answer.status, answer.will_close) == (status, closes)
+        assert "error" in json.loads(answer.read())
+        if not closes:
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().status == 200, "the connection is good for the next request"
+        connection.close()
 
 
 def test_sessions_stick_to_their_arm(live: LiveGateway) -> None:

@@ -26,7 +26,7 @@ from pawl.gateway.auto import Auto
 from pawl.gateway.chains import Chains
 from pawl.gateway.deadlines import Deadlines
 from pawl.gateway.exchange import Asked
-from pawl.gateway.wire import Receive, Refused, Scope, Send, read_json, send_bytes, send_json
+from pawl.gateway.wire import Hearing, Receive, Refused, Scope, Send, read_json, send_bytes, send_json, send_refusal
 from pawl.rollout.control import Key
 
 _LISTEN_AFTER_S = 0.02  # most answers are there by then: only longer ones need to know that the client left
@@ -76,9 +76,9 @@ class Gateway:
         if scope["type"] != "http":
             return
         handler, name = self._find(scope["method"], scope["path"])
-        await self._guarded(handler, name, scope, receive, send)
+        await self._guarded(handler, name, scope, Hearing(receive), send)
 
-    async def _guarded(self, handler: Handler | None, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _guarded(self, handler: Handler | None, name: str, scope: Scope, heard: Hearing, send: Send) -> None:
         """Run a handler; whatever goes wrong becomes an error in OpenAI's shape."""
         begun = False
 
@@ -95,11 +95,12 @@ class Gateway:
                 self._p.metrics.refused("open requests")
                 raise Refused(503, f"{self._open - 1} requests are open already: try again in a moment",
                               "server_error", "overloaded", [(b"retry-after", b"1")])  # fmt: skip
-            await handler(scope, receive, watched, name)
+            await handler(scope, heard, watched, name)
+            return
         except Refused as e:
             if e.code in ("invalid_api_key", "insufficient_permissions"):
                 self._p.metrics.turned_away(e.status)
-            await send_json(send, e.status, e.body(), e.headers)
+            refused = e
         except Exception as e:
             if begun:
                 raise  # the server cuts the connection: a client must not take half an answer for a whole one
@@ -108,9 +109,9 @@ class Gateway:
             else:
                 log.exception("%s %s failed", scope["method"], scope["path"])
                 refused = Refused(500, "the gateway failed; its log says why", "server_error", "internal_error")
-            await send_json(send, refused.status, refused.body())
         finally:
             self._open -= 1
+        await send_refusal(send, refused, heard)
 
     def _find(self, method: str, path: str) -> tuple[Handler | None, str]:
         """The handler of a path and what stands for its `{id}`."""
@@ -190,7 +191,7 @@ class Gateway:
         async def handle(scope: Scope, receive: Receive, send: Send, _: str) -> None:
             await self._for_key(scope, body, key, receive, send)
 
-        await self._guarded(handle, "", scope, nothing, keep)
+        await self._guarded(handle, "", scope, Hearing(nothing, over=True), keep)
         answer: dict[str, Any] = orjson.loads(b"".join(m.get("body", b"") for m in said[1:]))
         wait = next((value for name, value in said[0]["headers"] if name == b"retry-after"), None)
         return said[0]["status"], answer | ({"retry_after": float(wait)} if wait else {})

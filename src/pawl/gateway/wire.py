@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
+_QUIET_S, _LINGER_S = 5.0, 30.0  # how long a refused request may still send: without a byte, and in all
 MAX_DEPTH = 100  # JSON libraries give up near 1,000; a record must be readable from any stack
 
 
@@ -32,6 +34,43 @@ class Refused(Exception):
     def body(self) -> dict[str, Any]:
         """The error as OpenAI's clients expect it."""
         return {"error": {"message": self.message, "type": self.kind, "param": None, "code": self.code}}
+
+
+class Hearing:
+    """A request's `receive`, which knows whether all of its body has come."""
+
+    __slots__ = ("_receive", "over")
+
+    def __init__(self, receive: Receive, over: bool = False) -> None:
+        self._receive, self.over = receive, over
+
+    async def __call__(self) -> dict[str, Any]:
+        message = await self._receive()
+        self.over = not message.get("more_body")
+        return message
+
+    async def rest(self) -> None:
+        """Read what is still sent and throw it away; ends with the body, with the client, or when it takes too long."""
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while not self.over:
+                    async with asyncio.timeout(_QUIET_S):
+                        await self()
+        except TimeoutError:
+            return
+
+
+async def send_refusal(send: Send, refused: Refused, heard: Hearing) -> None:
+    """The refusal as the answer, at once; the connection stays until the client has sent what it is sending.
+
+    Closing on unread bytes resets the connection, and the client may lose the answer with it (RFC 9112, section 9.6).
+    """
+    data = orjson.dumps(refused.body())
+    await send(_start(refused.status, data, b"application/json", refused.headers))
+    await send({"type": "http.response.body", "body": data, "more_body": not heard.over})
+    if not heard.over:
+        await heard.rest()
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def read_body(receive: Receive, most: int) -> bytes:
@@ -89,9 +128,13 @@ async def send_json(send: Send, status: int, body: Any, headers: Headers = ()) -
 
 async def send_bytes(send: Send, status: int, data: bytes, kind: bytes, headers: Headers = ()) -> None:
     """One whole answer."""
-    fields = [(b"content-type", kind), (b"content-length", str(len(data)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send(_start(status, data, kind, headers))
     await send({"type": "http.response.body", "body": data})
+
+
+def _start(status: int, data: bytes, kind: bytes, headers: Headers) -> dict[str, Any]:
+    fields = [(b"content-type", kind), (b"content-length", str(len(data)).encode()), *headers]
+    return {"type": "http.response.start", "status": status, "headers": fields}
 
 
 def header(scope: Scope, name: bytes) -> str | None:
