@@ -40,6 +40,7 @@ class Replica:
         self.failing = 0  # so many calls that change something fail with 500
         self.status = 200  # of chat
         self.hang_s = 0.0  # of probes
+        self.breaks_after: int | None = None  # so many words of a stream, its connection is cut
         self.lock = threading.Lock()
         self.sick = False
         self._server: _Server | None = None
@@ -151,19 +152,24 @@ class Replica:
                     return
                 self.send_response(200)
                 self.send_header("content-type", "text/event-stream")
-                self.send_header("connection", "close")
+                self.send_header("transfer-encoding", "chunked")  # as vLLM: a stream that breaks off shows
                 self.end_headers()
                 head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": model}
-                for word in ("one ", "two ", "three"):
+                for n, word in enumerate(("one ", "two ", "three")):
+                    if n == replica.breaks_after:
+                        self.close_connection = True
+                        self.connection.shutdown(socket.SHUT_RDWR)
+                        return
                     delta = {"index": 0, "delta": {"content": word}, "finish_reason": None}
                     self.event({**head, "choices": [delta]})
                     time.sleep(replica.delay_s / 4)
                 self.event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage})
-                self.wfile.write(b"data: [DONE]\n\n")
-                self.close_connection = True
+                self.event("[DONE]")
+                self.wfile.write(b"0\r\n\r\n")
 
-            def event(self, data: dict[str, Any]) -> None:
-                self.wfile.write(b"data: " + json.dumps(data).encode() + b"\n\n")
+            def event(self, data: Any) -> None:
+                line = b"data: " + (data if isinstance(data, str) else json.dumps(data)).encode() + b"\n\n"
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(line), line))
                 self.wfile.flush()
 
         return Handler

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
+import openai
 import pytest
 
 from pawl.rollout.route import Arm, Route
@@ -143,17 +145,37 @@ def test_what_both_refuse_is_the_clients_or_the_arms(live: LiveGateway, pair: tu
     assert sum(len(r.served) for r in pair) == 3
 
 
-def test_streams_move_before_their_first_byte_and_not_after(live: LiveGateway, pair: tuple[Replica, Replica]) -> None:
-    def told(session: str) -> str:
-        asked = {"messages": [{"role": "user", "content": "x"}], "model": AGENT, "stream": True}
-        chunks = live.client(default_headers={"x-pawl-session": session}).chat.completions.create(**asked)
-        return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+SESSIONS = [f"s{n}" for n in range(40)]  # of few, all may prefer the same replica
 
-    sessions = [f"s{n}" for n in range(40)]  # of few, all may prefer the same replica
-    assert {told(session) for session in sessions} == {"one two three"}
+
+def streamed(live: LiveGateway, session: str) -> str:
+    """What arrived of a stream, with `...` where it broke off."""
+    asked = {"messages": [{"role": "user", "content": session}], "model": AGENT, "stream": True}
+    text = ""
+    try:
+        for chunk in live.client(default_headers={"x-pawl-session": session}).chat.completions.create(**asked):
+            text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+    except (openai.APIError, httpx.TransportError):
+        text += "..."
+    return text
+
+
+def test_streams_move_before_their_first_byte(live: LiveGateway, pair: tuple[Replica, Replica]) -> None:
+    assert {streamed(live, session) for session in SESSIONS} == {"one two three"}
     assert all(r.served for r in pair)
+    pair[0].breaks_after = 0
+    assert {streamed(live, session) for session in SESSIONS} == {"one two three"}
     pair[0].kill()
-    assert {told(session) for session in sessions} == {"one two three"}
+    assert {streamed(live, session) for session in SESSIONS} == {"one two three"}
+
+
+def test_streams_that_began_stay(live: LiveGateway, pair: tuple[Replica, Replica]) -> None:
+    pair[0].breaks_after = 2
+    broken = next(session for session in SESSIONS if streamed(live, session) != "one two three")
+    assert [session for _, session in pair[0].served] == [broken]
+    assert broken not in {session for _, session in pair[1].served}, "nobody else is asked"
+    pair[0].log, pair[0].served = [], []
+    assert streamed(live, broken) == "one two ...", "half an answer is told as such"
 
 
 def test_a_replica_that_hangs_keeps_neither_the_others_nor_the_gateways_end(
