@@ -15,10 +15,10 @@ from pawl.errors import ConfigError, ServerNotUp, StaleWrite
 from pawl.rollout.traffic import Shares, TrafficEngine
 from pawl.rollout.traffic_envoy import EnvoyTraffic
 from tests.integration.envoy_process import ENVOY, Backends, Envoy
-from tests.integration.gateway_process import until
 from tests.integration.test_kubernetes import StandIn, ref
 from tests.integration.test_kubernetes import engine as http_route
 from tests.integration.test_kubernetes import route as http_route_object
+from tests.waiting import until
 
 
 class Site(Protocol):

@@ -7,7 +7,6 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +81,3 @@ class Orchestration:
     def end(self) -> None:
         self.worker.stop()
         self.server.stop()
-
-
-def within(seconds: float, found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + seconds
-    while not (seen := found()):
-        assert time.monotonic() < end, "it did not come in time"
-        time.sleep(0.2)
-    return seen

@@ -20,8 +20,9 @@ from pawl.registry import approvals
 from pawl.rollout.control import SCHEDULE, Request
 from tasks import approval
 from tasks.places import starter
-from tests.flows.orchestration import Orchestration, within
+from tests.flows.orchestration import Orchestration
 from tests.integration.promotion_place import AGENT, candidate, key
+from tests.waiting import until
 
 
 def registered(place: Workplace, weights: bytes) -> Request:
@@ -53,10 +54,10 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
         )
 
     # The event that promotion sent starts it.
-    run = within(120, lambda: waiting(request.version, 1))
+    run = until(lambda: waiting(request.version, 1), 120)
     assert run["parameters"]["evidence"] == request.evidence
     assert run["name"] == f"approval of {AGENT} version {request.version}"
-    within(90, lambda: not prefect.processes())  # the minute's run may be one
+    until(lambda: not prefect.processes(), 90)  # the minute's run may be one
     form1 = prefect.ask(f"/flow_runs/{run['id']}/input/suspended-answer-1-description")
     assert f"pawl approve {AGENT} {request.version} --code" in form1 and request.evidence in form1
 
@@ -71,7 +72,7 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
     assert prefect.resume(run["id"], None) == "REJECT"
     assert prefect.resume(run["id"], {"code": "yes"}) == "REJECT"
     assert prefect.resume(run["id"], {"code": "pawl1.looks-like-one.but-is-none"}) == "ACCEPT"
-    again = within(120, lambda: waiting(request.version, 2))
+    again = until(lambda: waiting(request.version, 2), 120)
     assert again["id"] == run["id"]
     assert place.control.approvals(AGENT, request.version) == []
     form2 = prefect.ask(f"/flow_runs/{run['id']}/input/suspended-answer-2-description")
@@ -81,12 +82,12 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
     code = approvals.code_for(place.control, request, key(place, "approver"), expires=now + 600, now=now)  # type: ignore[arg-type]
     assert prefect.resume(run["id"], {"code": code}) == "ACCEPT"
     began = time.monotonic()
-    done = within(120, lambda: (r := prefect.run(run["id"]))["state"]["type"] == "COMPLETED" and r)
+    done = until(lambda: (r := prefect.run(run["id"]))["state"]["type"] == "COMPLETED" and r, 120)
     assert done["parameters"] == run["parameters"]
     (given,) = place.control.approvals(AGENT, request.version)
     assert (given.via, given.by, given.evidence) == ("prefect", "a approver", request.evidence)
     # The answer starts `roll_out`, which opens the rollout: nobody waits for the minute's run.
-    opened = within(120, lambda: place.control.open_rollout(AGENT))
+    opened = until(lambda: place.control.open_rollout(AGENT), 120)
     print(f"from the code to the open rollout: {time.monotonic() - began:.1f} s")
     assert opened.version == request.version and opened.stage == "shadow"
     started = [r for r in prefect.runs("roll-out", "when-answered") if r["parameters"] == {"agent": AGENT}]
@@ -99,7 +100,7 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
 
     # Another request that is answered elsewhere: its run ends without a code, and says how.
     other = registered(place, os.urandom(3))
-    second = within(120, lambda: waiting(other.version, 1))
+    second = until(lambda: waiting(other.version, 1), 120)
     approvals.reject_by_key(place.control, other, key(place, "approver"), reason="worse", now=time.time())  # type: ignore[arg-type]
     tick()
     ended = prefect.run(second["id"])["state"]
@@ -113,7 +114,7 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
         for _ in range(2):  # the minute's run and an event's look at the same time: both find none
             approval._start_missing(place, [])
     tick()
-    third = within(120, lambda: waiting("77", 1))
+    third = until(lambda: waiting("77", 1), 120)
     late = msgspec.structs.replace(lost, expires=time.time())
     place.control.amend_request(lost, late)
     ticked = tick()

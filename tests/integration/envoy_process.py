@@ -20,6 +20,7 @@ import aiohttp
 from pawl.rollout.envoy_config import bootstrap, routes
 from pawl.rollout.traffic import Shares
 from pawl.rollout.traffic_envoy import EnvoyTraffic
+from tests.waiting import until
 
 ENVOY = Path(sys.executable).with_name("envoy")
 HEADER = "x-pawl-session"
@@ -184,7 +185,4 @@ class Load:
         self._thread.join(30)
 
     def until(self, true: Callable[[], bool], seconds: float = 5) -> None:
-        end = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        until(true, seconds, 0.02)

@@ -21,9 +21,10 @@ from pawl.rollout.route import Arm, Route
 from pawl.rollout.state import Decision, Rollout, move
 from pawl.serving import vllm_process
 from pawl.settings import Settings
-from tests.integration.gateway_process import LiveGateway, until
+from tests.integration.gateway_process import LiveGateway
 from tests.tiny_adapter import make_adapter
 from tests.vllm_stand_in import Replica
+from tests.waiting import until
 
 AGENT = "an-agent"
 V1, V2 = "an-agent-v1-aaaaaaaa", "an-agent-v2-bbbbbbbb"

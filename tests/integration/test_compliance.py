@@ -23,7 +23,8 @@ from pawl.compliance.sbom_cyclonedx import problems
 from pawl.curation.dataset import DatasetVersion, save
 from pawl.errors import NotAllowed
 from pawl.lake.parquet_lake import ParquetLake
-from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway, until
+from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway
+from tests.waiting import until
 
 AGENT = "functional-negative"
 CHAT = "/v1/chat/completions"

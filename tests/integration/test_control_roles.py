@@ -27,11 +27,12 @@ from pawl.rollout.route import Arm, Route
 from pawl.rollout.state import Decision, Rollout, move
 from pawl.rollout.traffic import Shares
 from pawl.settings import Settings
-from tests.integration.gateway_process import LiveGateway, until
+from tests.integration.gateway_process import LiveGateway
 from tests.integration.openai_upstream import Upstream
 from tests.integration.test_kubernetes import StandIn, engine, ref
 from tests.integration.test_kubernetes import route as http_route
 from tests.postgres_embedded import Postgres
+from tests.waiting import until
 
 AGENT = "an-agent"
 BASE, NEW, NEWER = (Arm(n, "local", n, "local") for n in ("base", "v1", "v2"))

@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pawl.fleet.limits import KeyTerms, LimitsSpec
-from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway, until
+from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway
+from tests.waiting import until
 
 AGENT = "functional-negative"
 CHAT = "/v1/chat/completions"

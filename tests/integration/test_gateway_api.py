@@ -16,7 +16,8 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import ignored_auth
 
-from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway, until
+from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway
+from tests.waiting import until
 
 AGENT = "functional-negative"
 ASK: list[Any] = [{"role": "user", "content": PROMPT}]

@@ -11,7 +11,8 @@ import pytest
 from pawl.fleet.limits import LimitsSpec
 from pawl.learning import picker_sklearn as picker
 from pawl.rollout.control import KeyTerms
-from tests.integration.gateway_process import FLEET, GOOD, PROMPT, LiveGateway, until
+from tests.integration.gateway_process import FLEET, GOOD, PROMPT, LiveGateway
+from tests.waiting import until
 
 CHAIN = "api-tests"
 STEPS = (

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.integration.gateway_process import PROMPT, LiveGateway, until
+from tests.integration.gateway_process import PROMPT, LiveGateway
+from tests.waiting import until
 
 AGENT = "functional-negative"
 ASK: list[Any] = [{"role": "user", "content": PROMPT}]

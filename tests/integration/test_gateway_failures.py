@@ -14,7 +14,8 @@ import openai
 import pytest
 
 from pawl.lake.parquet_lake import ParquetLake
-from tests.integration.gateway_process import GOOD, PROMPT, LiveGateway, until
+from tests.integration.gateway_process import GOOD, PROMPT, LiveGateway
+from tests.waiting import Took, until
 
 AGENT = "functional-negative"
 CHAT = "/v1/chat/completions"
@@ -110,41 +111,39 @@ def test_a_request_that_is_wrong_itself_goes_nowhere_else_and_hurts_no_breaker(g
 
 def test_a_first_token_that_does_not_come_is_given_up(gateway: Start) -> None:
     live = gateway(fleet(local="first_token_s: 0.3, retries: 0"))
-    live.upstream.delay_s = 1.0
-    began = time.monotonic()
-    with pytest.raises(openai.APIStatusError):  # the cloud is the same slow server
+    live.upstream.delay_s = 3.0
+    with Took() as took, pytest.raises(openai.APIStatusError):  # the cloud is the same slow server
         list(live.client().chat.completions.create(**ASK, stream=True, extra_headers={"x-pawl-privacy": "local_only"}))  # type: ignore[call-overload]
-    assert time.monotonic() - began < 0.9
+    assert took.seconds < 1.5
     assert live.recorded()[-1].status == 504
 
 
 def test_more_than_the_queue_holds_is_refused_at_once(gateway: Start) -> None:
     live = gateway(fleet(local="max_in_flight: 2, max_waiting: 3", agent="routing: {{fallback: []}}"))
-    live.upstream.delay_s = 0.5
+    live.upstream.delay_s = 1.5
 
     def ask(n: int) -> tuple[int, float, str | None]:
         made = http.client.HTTPConnection("127.0.0.1", live.settings.gateway_port, timeout=20)
-        began = time.monotonic()
-        made.request("POST", CHAT, json.dumps(ASK), {"authorization": f"Bearer {live.key}"})
-        answer = made.getresponse()
-        answer.read()
-        return answer.status, time.monotonic() - began, answer.getheader("retry-after")
+        with Took() as took:
+            made.request("POST", CHAT, json.dumps(ASK), {"authorization": f"Bearer {live.key}"})
+            answer = made.getresponse()
+            answer.read()
+        return answer.status, took.seconds, answer.getheader("retry-after")
 
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         found = list(pool.map(ask, range(12)))
     assert [s for s, _, _ in found].count(200) == 5
     refused = [f for f in found if f[0] == 503]
     assert len(refused) == 7 and all(f[2] for f in refused)
-    assert max(took for _, took, _ in refused) < 0.45, "early: before a turn would have come"
+    assert max(took for _, took, _ in refused) < 1.4, "early: before a turn would have come"
 
 
 def test_calls_that_waited_do_not_follow_others_into_a_dead_upstream(gateway: Start) -> None:
     live = gateway(fleet(local="max_in_flight: 1, timeout_s: 0.4, retries: 0, breaker: {{consecutive: 2}}"))
     live.upstream.delays["base"] = 5.0
-    began = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+    with Took() as took, concurrent.futures.ThreadPoolExecutor(12) as pool:
         said = list(pool.map(lambda _: chat(live), range(12)))
-    assert said == ["I am big"] * 12 and time.monotonic() - began < 3
+    assert said == ["I am big"] * 12 and took.seconds < 3
     assert live.upstream.models().count("base") <= 3
 
 

@@ -18,7 +18,8 @@ import pytest
 
 from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Interaction
-from tests.integration.gateway_process import PROMPT, LiveGateway, until
+from tests.integration.gateway_process import PROMPT, LiveGateway
+from tests.waiting import until
 
 AGENT = "functional-negative"
 CHAT = "/v1/chat/completions"
@@ -95,14 +96,14 @@ def test_feedback_finds_interactions_from_before_a_restart_in_journal_and_lake(l
 
 
 def test_who_hangs_up_is_recorded_and_charged_to_nobody(live: LiveGateway) -> None:
-    live.upstream.delay_s = 1.0
+    live.upstream.delay_s = 3.0
     waiting = connect(live, ASK)
     until(lambda: len(live.upstream.asked) == 1)  # who is gone before that has cost nobody anything
     waiting.close()
     until(lambda: len(answers(live)) == 1)
     mine = answers(live)[0]
     assert (mine.status, mine.broken, mine.error) == (499, True, None)
-    assert mine.latency_s < 0.9, "the upstream's answer was not waited for"
+    assert mine.latency_s < 2.5, "the upstream's answer was not waited for"
 
 
 def test_an_idle_client_keeps_its_connection(live: LiveGateway) -> None:

@@ -15,7 +15,8 @@ from pawl.lake.parquet_lake import ParquetLake
 from pawl.lake.records import Feedback, Interaction
 from pawl.rollout.route import Arm, Route, choose
 from pawl.rollout.state import Rollout
-from tests.integration.gateway_process import GOOD, PROMPT, LiveGateway, until
+from tests.integration.gateway_process import GOOD, PROMPT, LiveGateway
+from tests.waiting import until
 
 AGENT = "functional-negative"
 BASE = Arm("base", "local", "base", "local")

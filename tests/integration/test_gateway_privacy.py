@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway, until
+from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway
+from tests.waiting import until
 
 AGENT = "functional-negative"
 CHAT = "/v1/chat/completions"

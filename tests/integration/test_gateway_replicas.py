@@ -13,9 +13,10 @@ import openai
 import pytest
 
 from pawl.rollout.route import Arm, Route
-from tests.integration.gateway_process import LiveGateway, until
+from tests.integration.gateway_process import LiveGateway
 from tests.tiny_adapter import make_adapter
 from tests.vllm_stand_in import Replica
+from tests.waiting import until
 
 AGENT = "functional-negative"
 CHAT = "/v1/chat/completions"

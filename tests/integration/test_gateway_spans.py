@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway, until
+from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway
+from tests.waiting import until
 
 AGENT = "functional-negative"
 ASK = {"model": AGENT, "messages": [{"role": "user", "content": PROMPT}]}

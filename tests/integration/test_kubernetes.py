@@ -22,10 +22,11 @@ from pawl.rollout.traffic import Shares
 from pawl.rollout.traffic_gateway_api import HttpRouteTraffic, split_of, weighted
 from pawl.serving.kubernetes_rest import KubernetesApi
 from pawl.serving.replicas_kubernetes import PodReplicas, Where, addresses, where
-from tests.integration.gateway_process import LiveGateway, until
+from tests.integration.gateway_process import LiveGateway
 from tests.integration.test_gateway_access import certificate
 from tests.tiny_adapter import make_adapter
 from tests.vllm_stand_in import Replica
+from tests.waiting import until
 
 ROUTE = "/apis/gateway.networking.k8s.io/v1/namespaces/models/httproutes/agents"
 

@@ -25,6 +25,7 @@ from tests.integration.gateway_process import LiveGateway
 from tests.integration.mlflow_process import LiveMlflow
 from tests.integration.test_approval_path import Listener
 from tests.tiny_adapter import make_adapter, tensors
+from tests.waiting import Took, until
 
 AGENT = "functional-negative"
 
@@ -47,14 +48,6 @@ def mlflow(tmp_path: Path, unused: Callable[[], int], live: LiveGateway) -> Iter
     made = LiveMlflow(tmp_path / "mlflow", unused(), {"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key})
     yield made
     made.stop()
-
-
-def within(seconds: float, found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + seconds
-    while not (seen := found()):
-        assert time.monotonic() < end, "it did not come in time"
-        time.sleep(0.02)
-    return seen
 
 
 def asked(live: LiveGateway, registry: MlflowRegistry, folder: Path, weights: float) -> tuple[Version, Request]:
@@ -85,19 +78,18 @@ def test_a_pasted_code_approves_within_a_second(
 
     # As MLflow's page does it. A slip of the hand first: it answers nothing.
     client.set_model_version_tag(AGENT, version.number, "approval_code", code[:-2])
-    refused = within(5, lambda: [e for e in listener.events if e["event"] == "pawl.approval.refused"])
+    refused = until(lambda: [e for e in listener.events if e["event"] == "pawl.approval.refused"], 5)
     assert "altered" in refused[0]["payload"]["why"]
     assert live.control.approvals(AGENT, version.number) == []
-    began = time.monotonic()
-    client.set_model_version_tag(AGENT, version.number, "approval_code", code)
-    (given,) = within(5, lambda: live.control.approvals(AGENT, version.number))
-    took = time.monotonic() - began
+    with Took() as took:
+        client.set_model_version_tag(AGENT, version.number, "approval_code", code)
+        (given,) = until(lambda: live.control.approvals(AGENT, version.number), 5)
     assert (given.by, given.via, given.verdict) == ("ann", "mlflow", "approved")
-    granted = within(5, lambda: [e for e in listener.events if e["event"] == "pawl.approval.granted"])
+    granted = until(lambda: [e for e in listener.events if e["event"] == "pawl.approval.granted"], 5)
     assert granted[0]["payload"]["agent"] == AGENT and granted[0]["payload"]["by"] == "ann"
     assert granted[0]["payload"]["evidence"] == request.evidence
-    print(f"from the tag to the approval: {took:.3f} s")
-    assert took < 2
+    print(f"from the tag to the approval: {took.seconds:.3f} s")
+    assert took.seconds < 2
     # The same code by the polling that stays as the net: taken for what it was, spent once.
     client.set_model_version_tag(AGENT, version.number, "approval_code", code)
     client.set_model_version_tag(AGENT, version.number, "unrelated", "x")
@@ -113,16 +105,16 @@ def test_a_pasted_code_approves_within_a_second(
         live.control, wanted, key, expires=time.time() + 60, now=time.time(), verdict="rejected", reason="worse"
     )
     client.set_model_version_tag(AGENT, other.number, "approval_code", no)
-    within(5, lambda: live.control.rejection(other.sha256))
+    until(lambda: live.control.rejection(other.sha256), 5)
     assert live.control.verify_audit() is None
 
     # An alias that something else moves is reported; one that promotion moved is not.
     live.control.move_pointer(alias_pointer(AGENT, "champion"), 0, version.number)
     registry.move_alias(AGENT, "champion", version.number)
     registry.move_alias(AGENT, "champion", other.number)
-    strayed = within(5, lambda: [e for e in listener.events if e["event"] == "pawl.alias.strayed"])
+    strayed = until(lambda: [e for e in listener.events if e["event"] == "pawl.alias.strayed"], 5)
     registry.drop_alias(AGENT, "champion")
-    within(5, lambda: len([e for e in listener.events if e["event"] == "pawl.alias.strayed"]) == 2)
+    until(lambda: len([e for e in listener.events if e["event"] == "pawl.alias.strayed"]) == 2, 5)
     detail = strayed[0]["payload"]
     assert (detail["alias"], detail["expected"], detail["found"]) == ("champion", version.number, other.number)
 

@@ -21,8 +21,9 @@ import pytest
 from pawl.platform.process import TOKEN, Record, Server, beginning, leftovers
 from pawl.platform.standing import standings
 from pawl.platform.take_down import take_down, to_end
-from tests.integration.gateway_process import FLEET, PROMPT, until
+from tests.integration.gateway_process import FLEET, PROMPT
 from tests.vllm_stand_in import Replica
+from tests.waiting import until
 
 
 class Home:

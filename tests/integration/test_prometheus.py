@@ -32,7 +32,8 @@ from pawl.monitoring.progress import ProgressFile
 from pawl.rollout.control import Request
 from pawl.rollout.route import Arm, choose
 from pawl.rollout.state import Rollout, route_of
-from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway, until
+from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.servers,

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -23,6 +22,7 @@ from pawl.platform.run_lock import alone
 from pawl.platform.servers import Platform, Step, core_share, gpu_share, platform
 from pawl.platform.take_down import take_down, to_end
 from pawl.settings import Settings
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -203,18 +203,11 @@ def test_the_end_of_a_log_and_what_comes(tmp_path: Path) -> None:
     time.sleep(0.05)
     with path.open("a") as out:
         out.write("one\n")
-    _until(lambda: seen == ["one\n"])
+    until(lambda: seen == ["one\n"])
     path.write_text("two\n")  # cut off
-    _until(lambda: "".join(seen) == "one\ntwo\n")
+    until(lambda: "".join(seen) == "one\ntwo\n")
     ended.set()
     reader.join()
-
-
-def _until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(40, "40 s"), (700, "12 min"), (10_000, "3 h"), (200_000, "2 days")])
