@@ -41,7 +41,7 @@ def free_port() -> int:
     return _free_port()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def unused() -> Callable[[], int]:
     """Ports that were free a moment ago, as many as a test wants."""
     return _free_port

@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     prefect_address: str | None = Field(
         default=None, description="Prefect's server where it is not on this machine, e.g. http://prefect-server:4200"
     )
+    prometheus_address: str | None = Field(
+        default=None,
+        pattern="^https?://",
+        description="the Prometheus that `pawl report` asks, where it is not on this machine, e.g. "
+        "http://prometheus:9090",
+    )
     control_url: str | None = Field(
         default=None,
         repr=False,
@@ -163,6 +169,10 @@ class Settings(BaseSettings):
     @property
     def mlflow_url(self) -> str:
         return (self.mlflow_address or "").rstrip("/") or f"http://{self.host}:{self.mlflow_port}"
+
+    @property
+    def prometheus_url(self) -> str:
+        return (self.prometheus_address or "").rstrip("/") or f"http://{self.host}:{self.prometheus_port}"
 
     @property
     def standin_url(self) -> str:

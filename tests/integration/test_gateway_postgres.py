@@ -110,6 +110,7 @@ def test_a_gateway_goes_on_while_postgres_is_dead_and_finds_it_again(
         assert secret not in str(lost.value) and secret not in repr(lost.value.__cause__)
         time.sleep(2.5)  # longer than keys are kept without asking
         assert live.request(CHAT, ASK, key="pawl_unknown")[0] == 503, "nobody knows whether that one is good"
+        assert live.metric("pawl_refused_total", limit="control database") == 1
         assert live.process.poll() is None and "the routes of" in live.log
         mortal.start()
         until(lambda: "the control database is back" in live.log, 15)

@@ -65,11 +65,16 @@ def traffic(sessions: int = 40) -> list[Any]:
     return rows
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def fresh(tmp_path: Path) -> Settings:
+    """A home with a fleet that has a cloud and a priced machine, and nothing recorded."""
     (tmp_path / "fleet.yaml").write_text(FLEET.format(port=1) + COSTS)
     SqliteControl(tmp_path / "control.sqlite")
     return Settings(home=tmp_path, fleet=tmp_path / "fleet.yaml")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return fresh(tmp_path)
 
 
 def add(settings: Settings, records: list[Any]) -> None:

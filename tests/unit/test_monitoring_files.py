@@ -17,7 +17,10 @@ from typer.main import get_command
 from infra.grafana.boards import BOARDS
 from infra.grafana.panels import queries, rendered
 from pawl.cli import app
+from pawl.gateway.metrics import Metrics
+from pawl.gateway.routing.load import LoadBook
 from pawl.monitoring.metrics_reference import GPU, VLLM, families, page
+from pawl.monitoring.month_prometheus import QUERIES
 
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 RULES = "infra/prometheus/rules"
@@ -78,6 +81,15 @@ def test_rules_ask_only_for_what_is_told(root: Path) -> None:
 def test_dashboards_ask_only_for_what_is_told_or_recorded(root: Path) -> None:
     recorded = {r["record"] for r in rules(root, "recording")}
     assert unknown([e for b in BOARDS for _, e in queries(b)], known() | recorded) == set()
+
+
+def test_the_months_report_asks_only_for_what_is_told() -> None:
+    assert unknown(list(QUERIES), known()) == set()
+    metrics = Metrics()
+    metrics.ended("a", "ok", 0.1)
+    edges = [float(e) for e in re.findall(r'pawl_request_seconds_bucket{agent="a",le="([\d.]+)"', metrics.text(
+        {}, {}, LoadBook({}), 0.0).decode())]  # fmt: skip
+    assert {2.0, 5.0} <= set(edges), "the bounds of p50 and p95 are edges, so that they can be shown to hold"
 
 
 def test_every_recorded_series_is_asked_for_by_somebody(root: Path) -> None:

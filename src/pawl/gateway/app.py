@@ -104,6 +104,8 @@ class Gateway:
         except Exception as e:
             if begun:
                 raise  # the server cuts the connection: a client must not take half an answer for a whole one
+            if isinstance(e, ControlUnavailable):
+                self._p.metrics.refused("control database")
             if isinstance(e, LakeError | ControlUnavailable):
                 refused = Refused(503, str(e), "server_error", "not_recorded")
             else:

@@ -19,7 +19,7 @@ from pawl.monitoring.economics import price, succeeded
 from pawl.monitoring.pricing import paid, unpriced
 from pawl.rollout.route import Arm, Route
 
-_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80)
+_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10, 20, 40, 80)
 _BREAKER = {"closed": 0, "half_open": 1, "open": 2}
 _CALL = ("agent", "arm", "arm_kind", "role")
 OUTCOMES = ("ok", "failed", "refused", "left")
@@ -116,7 +116,12 @@ class Metrics:
         )
         self._blocks = counter("pawl_privacy_blocks", "Upstreams ruled out by privacy", ("agent", "mode"))
         self._retries = counter("pawl_retries", "Calls tried again", ("upstream",))
-        self._refused = counter("pawl_refused", "Requests refused by a limit", ("limit",))
+        self._refused = counter(
+            "pawl_refused",
+            "Requests refused at the door: by a limit of the key or agent, too many open requests, or a control "
+            "database that does not answer",
+            ("limit",),
+        )
         self._turned_away = counter(
             "pawl_unauthorised", "Requests without a valid key, or of a wrong role", ("status",)
         )

@@ -15,12 +15,14 @@ from pawl.errors import ConfigError, PawlError
 from pawl.fleet.clouds import cloud_of
 from pawl.fleet.spec import FleetSpec
 from pawl.lake.records import TABLES, Interaction
-from pawl.monitoring.independence import CloudUsed, Independence, lines_of, outlook, share_bounds
+from pawl.monitoring.independence import CloudUsed, Independence, Service, lines_of, outlook, share_bounds
 from pawl.monitoring.month_duckdb import CloudPrice, summed
 from pawl.monitoring.month_facts import Domain, Memory, Month, Scope
+from pawl.monitoring.month_prometheus import watched
 from pawl.monitoring.months import bounds_of, present_and_last, zone_of
 from pawl.monitoring.phases import Phase, phases
 from pawl.monitoring.pricing import paid, unpriced
+from pawl.monitoring.service_level import service_of
 from pawl.rollout.control import ControlStore
 from pawl.settings import Settings
 
@@ -80,6 +82,8 @@ def report(settings: Settings, month: str | None, agent: str = "", *, registry: 
         line = msgspec.structs.replace(lines_of(Month(fleet=Scope(name=agent)), None)[0], name=agent)
     domains, problem = _domains(settings, fleet, agent) if registry else ((), "MLflow was not asked")
     notes += [f"Adapters that learnt from several agents were not looked for ({problem})."] if problem else []
+    service, problem = _service(settings, agent, _begin(lake, facts, since), min(until, now), line.sessions)
+    notes += [problem] if problem else []
     why_not = unpriced(fleet)
     used = [c for c in clouds if not agent or agent in c.agents]
     figures = Independence(
@@ -92,6 +96,7 @@ def report(settings: Settings, month: str | None, agent: str = "", *, registry: 
         clouds=tuple(used),
         stand_in=any(c.stand_in for c in used),
         line=line,
+        service=service,
         agents=tuple(x for x in lines if not agent or x.name == agent),
         workflows=() if agent else facts.workflows,
         facts=facts,
@@ -153,8 +158,8 @@ def metrics_of(made: MonthlyReport) -> dict[str, float]:
     r, found = made.figures, dict[str, float]()
     line = r.line
     named = {
-        "share_local": line.local, "share_fallback": line.fallback, "availability": line.availability,
-        "saved_usd": None if r.unpriced else line.saved, "latency_p50_s": line.p50, "latency_p95_s": line.p95,
+        "share_local": line.local, "share_fallback": line.fallback, "availability": r.availability,
+        "saved_usd": None if r.unpriced else line.saved, "latency_p50_s": r.p50, "latency_p95_s": r.p95,
         "saved_share": None if r.unpriced else line.saved_share,
         **{f"quality_ratio_{kind}": figure for kind, figure in line.quality.items()},
     }  # fmt: skip
@@ -208,10 +213,24 @@ def log(settings: Settings, made: MonthlyReport, page: Path) -> str:
 
 def _covered(lake: ParquetLake, facts: Month, since: float, end: float) -> float:
     """Seconds of the month that anything could be recorded in: from its begin, or from the lake's first record."""
-    if facts.first is None:
-        return 0.0
+    return max(0.0, end - _begin(lake, facts, since)) if facts.first is not None else 0.0
+
+
+def _begin(lake: ParquetLake, facts: Month, since: float) -> float:
+    """The month's begin, or the lake's first record where that came later (epoch seconds)."""
     held = [o.first for o in lake.manifest().objects if o.table == TABLES[Interaction]]
-    return max(0.0, end - max(since, min([facts.first, *held])))
+    return max(since, min([facts.first, *held])) if facts.first is not None else since
+
+
+def _service(settings: Settings, agent: str, since: float, until: float, sessions: int) -> tuple[Service | None, str]:
+    """What Prometheus has of the time; and why it has nothing, where somebody said that there is one."""
+    if not sessions:
+        return None, ""
+    try:
+        seen = watched(settings.prometheus_url, since, until, agent)
+    except PawlError as e:
+        return None, f"Availability and latency are not by Prometheus: {e}." if settings.prometheus_address else ""
+    return (service_of(seen, sessions), "") if seen is not None and seen.told else (None, "")
 
 
 def _base_names(fleet: FleetSpec) -> tuple[str, ...]:

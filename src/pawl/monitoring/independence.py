@@ -71,6 +71,18 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     p95: Figure | None = None
 
 
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients had, by Prometheus: refusals, waits in queues and the time without a gateway are in it."""
+
+    availability: Figure | None
+    p50: Figure | None
+    p95: Figure | None
+    requests: int  # that should have been answered
+    minutes: int  # that it is about; of those
+    silent: int  # the ones in which no gateway told its metrics
+    unseen: int  # and those that Prometheus has nothing of
+
+
 class Independence(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the report says, but the phases."""
 
@@ -83,6 +95,7 @@ class Independence(msgspec.Struct, frozen=True, kw_only=True):
     clouds: tuple[CloudUsed, ...]
     stand_in: bool  # whether any of the clouds is one
     line: Line
+    service: Service | None = None  # of the same; None: Prometheus was not asked, or has nothing
     agents: tuple[Line, ...]
     workflows: tuple[Workflow, ...]
     facts: Month
@@ -94,6 +107,21 @@ class Independence(msgspec.Struct, frozen=True, kw_only=True):
     domains: tuple[Domain, ...] = ()
     notes: tuple[str, ...] = ()  # what a reader must know of these figures
     unpriced: str = ""  # why there is no share saved
+
+    @property
+    def availability(self) -> Figure | None:
+        """By Prometheus, or else by the records, which know no refusals."""
+        return self.line.availability if self.service is None else self.service.availability
+
+    @property
+    def p50(self) -> Figure | None:
+        """Of requests with their waits by Prometheus, or else of calls by the records."""
+        return self.line.p50 if self.service is None else self.service.p50
+
+    @property
+    def p95(self) -> Figure | None:
+        """As `p50`."""
+        return self.line.p95 if self.service is None else self.service.p95
 
 
 def share(hits: Sequence[float], of: Sequence[float], sessions: int) -> Figure | None:

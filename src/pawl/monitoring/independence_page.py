@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pawl.monitoring.html_page import duration, money, rendered, written
-from pawl.monitoring.independence import Figure, Independence
+from pawl.monitoring.independence import Figure, Independence, Service
 from pawl.monitoring.months import zone_of
 from pawl.monitoring.phases import Criterion, Phase
 from pawl.monitoring.plots_matplotlib import Picture
@@ -63,9 +63,9 @@ def text(r: Independence, phases: Sequence[Phase]) -> str:
         ("local share", told(line.local)),
         ("cloud fallback", told(line.fallback)),
         ("quality over cloud's", told(line.quality.get("all")) + (mark if line.quality else "")),
-        ("availability", told(line.availability)),
-        ("latency p50", told(line.p50)),
-        ("latency p95", told(line.p95)),
+        ("availability", told(r.availability)),
+        ("latency p50", told(r.p50)),
+        ("latency p95", told(r.p95)),
         ("cost", f"{money(line.cost_usd)}, shadow traffic {money(line.shadow_usd)}; all in the cloud "
                  f"{money(line.all_cloud_usd)}{mark}"),
         ("cost a call", per_call(line.cost_per_call)),
@@ -121,12 +121,7 @@ def notes(r: Independence) -> list[str]:
             f"request, {tallies.priced_by_own:,} by their own tokens (the cloud's own answers by what it took for "
             f"them), {tallies.unpriced:,} not at all."
         )
-        found.append(
-            "Availability and latency are by the records of calls: a request that was refused before any model was "
-            "called, or that came while the gateway was down, left none, and the wait in a queue is in none. So they "
-            "can be red and never green. Prometheus counts refusals (pawl_requests_total, pawl_refused_total), waits "
-            "(pawl_request_seconds) and scrapes that failed (up)."
-        )
+        found.append(_service(r.service))
     pairs = scope.pairs.get("all")
     if pairs is not None and pairs.count:
         number = round(sum(pairs.count))
@@ -148,6 +143,20 @@ def notes(r: Independence) -> list[str]:
     if m.hours_down:
         found.append(f"In {m.hours_down} of {m.hours_used} hours with requests none was served.")
     return [*found, *r.notes]
+
+
+def _service(s: Service | None) -> str:
+    if s is None:
+        return (
+            "Availability and latency are by the records of calls: a request that was refused before any model was "
+            "called, or that came while the gateway was down, left none, and the wait in a queue is in none. So they "
+            "can be red and never green; PAWL_PROMETHEUS_ADDRESS names a Prometheus that knows."
+        )
+    return (
+        f"Availability and latency are by Prometheus, of {s.requests:,} requests with their refusals and their waits "
+        f"in queues. Of {s.minutes:,} minutes, {s.silent:,} were without a gateway and Prometheus has nothing of "
+        f"{s.unseen:,}. Those of each agent are by the records of calls."
+    )
 
 
 def write(r: Independence, phases: Sequence[Phase], at: float, path: Path) -> Path:

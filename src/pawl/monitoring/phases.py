@@ -2,7 +2,7 @@
 
 Green: the whole interval lies on the right side. Red: the whole interval lies on the wrong side. Anything else is grey
 and says what is missing: nothing is green because nobody looked, and nothing is red by two unlucky sessions. What the
-records see only the better part of can be red, and is never green.
+records see only the better part of can be red, and is green only where Prometheus saw the rest.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class _Wanted(NamedTuple):
     unit: Unit = "share"
     against_cloud: bool = False
     unseen: str = ""  # what the figure would be worse by, were it recorded
+    blind: str = ""  # what its bounds are wide by
 
 
 def phases(r: Independence) -> tuple[Phase, ...]:
@@ -75,15 +76,17 @@ def phases(r: Independence) -> tuple[Phase, ...]:
         return _Wanted(name, saved, bound, r.unpriced or "nothing was answered", against_cloud=True)
 
     def quick(name: str, figure: Figure | None, bound: float) -> _Wanted:
-        return _Wanted(name, figure, bound, nobody, least=False, unit="seconds", unseen=UNSEEN_WAIT)
+        unseen = UNSEEN_WAIT if r.service is None else ""
+        return _Wanted(name, figure, bound, nobody, least=False, unit="seconds", unseen=unseen, blind=_blind(r))
 
     def up(bound: float) -> _Wanted:
-        return _Wanted("Availability", line.availability, bound, nobody, unseen=UNSEEN_DOWN)
+        unseen = UNSEEN_DOWN if r.service is None else ""
+        return _Wanted("Availability", r.availability, bound, nobody, unseen=unseen, blind=_blind(r))
 
     mvp = [against("Quality of cloud's, simple tasks", simple, 0.90), cheaper("Savings", 0.50), local(0.40)]
     production = [
         local(0.80), against("Quality of cloud's", quality, 0.95), cheaper("Cost down by", 0.60),
-        quick("Latency p50", line.p50, 2.0), quick("Latency p95", line.p95, 5.0), up(0.995),
+        quick("Latency p50", r.p50, 2.0), quick("Latency p95", r.p95, 5.0), up(0.995),
     ]  # fmt: skip
     tuning = [against("Quality of cloud's, answers of adapters", tuned, 0.95)]
     independent = [
@@ -119,6 +122,8 @@ def judged(figure: Figure, bound: float, *, least: bool) -> tuple[State, str]:
 def _told(w: _Wanted, figure: Figure) -> tuple[State, str]:
     """`judged`, but for what is worse than its records by an amount that nobody knows: that can only be red."""
     state, why = judged(figure, w.bound, least=w.least)
+    if w.blind and state == "grey" and figure.sessions >= LEAST_SESSIONS:
+        return "grey", f"not shown either way: {w.blind}"
     if not w.unseen or state == "red":
         return state, why
     return "grey", f"reached by what is recorded, but that is {w.unseen}" if state == "green" else f"{why}; {w.unseen}"
@@ -239,6 +244,14 @@ def _no_pairs(r: Independence) -> str:
     if not r.clouds:
         return "not measured: the fleet has no cloud to compare with"
     return "not measured: no scored answer stands beside a scored shadow of the cloud (set `shadow` in fleet.yaml)"
+
+
+def _blind(r: Independence) -> str:
+    """What Prometheus did not see, where that is more than the criteria leave room for."""
+    s = r.service
+    if s is None or s.unseen * 1000 < s.minutes:
+        return ""
+    return f"Prometheus has nothing of {100 * s.unseen / s.minutes:.1f} % of the time, which may have been the worst"
 
 
 def _noun(figure: Figure) -> str:
