@@ -19,32 +19,35 @@ ARGO_FAILURE_LIMIT = 3  # the documentation's example
 FLAGGER_THRESHOLD = 5  # the documentation's example
 
 
-def argo(scores: Iterator[Both], mean: float, check: int, checks: int, seed: int) -> bool:
-    """Whether the rollout is aborted. `check`: challenger answers a measurement, `checks`: of them at each weight."""
-    failed = 0
+def argo(scores: Iterator[Both], mean: float, check: int, checks: int, seed: int) -> int | None:
+    """The challenger's answers until the rollout is aborted; None where it is not. `check`: answers a measurement,
+    `checks`: of them at each weight."""
+    failed, seen = 0, 0
     following = _challengers(scores, seed)
     for weight in WEIGHTS:
         for _ in range(checks):
             rate = _rate(following, weight, check)
+            seen += check
             failed += rate < DEMANDED * mean
             if failed > ARGO_FAILURE_LIMIT:
-                return True
-    return False
+                return seen
+    return None
 
 
-def flagger(scores: Iterator[Both], mean: float, check: int, checks: int, seed: int) -> bool:
-    """Whether it is rolled back. A check that fails is repeated at the same weight."""
-    failed, passed = 0, 0
+def flagger(scores: Iterator[Both], mean: float, check: int, checks: int, seed: int) -> int | None:
+    """As `argo`, until it is rolled back. A check that fails is repeated at the same weight."""
+    failed, passed, seen = 0, 0, 0
     following = _challengers(scores, seed)
     while passed < checks * len(WEIGHTS):
         rate = _rate(following, WEIGHTS[passed // checks], check)
+        seen += check
         if rate >= DEMANDED * mean:
             passed += 1
             continue
         failed += 1
         if failed >= FLAGGER_THRESHOLD:
-            return True
-    return False
+            return seen
+    return None
 
 
 def _challengers(scores: Iterator[Both], seed: int) -> Callable[[int], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -37,6 +37,9 @@ class World:
     turns: int = 1  # requests of a session; all of them are as hard as its first
     look_every: int = 1  # requests between two looks
     most: int = 20_000  # requests after which nobody waits any longer
+    failing: tuple[int, int] = (0, 0)  # the requests in which servers fail, from and up to
+    old_fails: float = 0.0  # the share of each arm's calls that fail then
+    new_fails: float = 0.0
 
     @property
     def old(self) -> float:
@@ -53,6 +56,7 @@ class Outcome:
     requests: int = 0
     pairs: int = 0
     answers: int = 0  # of the challenger to clients
+    failed: int = 0  # of its calls
     reduced: bool = False  # its share was made smaller by automation, or it was rolled back
     held: bool = False
 
@@ -73,7 +77,11 @@ def play(world: World, seed: int) -> Outcome:
         if left == 0:
             session, drawn, left = f"s{rng.random()}", next(scores), world.turns
         left -= 1
-        _answer(rollout, session, drawn, now, seen, said, found)
+        under_way = world.failing[0] <= found.requests < world.failing[1]
+        fails = (
+            {OLD.name: rng.random() < world.old_fails, NEW.name: rng.random() < world.new_fails} if under_way else {}
+        )
+        _answer(rollout, session, drawn, now, fails, seen, said, found)
         if found.requests % world.look_every:
             continue
         decision = decide(rollout, gather(rollout, seen, said), now)
@@ -103,25 +111,32 @@ def _draw(world: World, rng: random.Random) -> tuple[float, float]:
 
 
 def _answer(
-    rollout: Rollout, session: str, drawn: tuple[float, float], now: float, seen: list[Interaction],
-    said: list[Feedback], found: Outcome,
+    rollout: Rollout, session: str, drawn: tuple[float, float], now: float, fails: Mapping[str, bool],
+    seen: list[Interaction], said: list[Feedback], found: Outcome,
 ) -> None:  # fmt: skip
+    """One request. Where the challenger's call fails, the champion stands in; what failed, nobody scores."""
     route: Route = route_of(rollout)
     arm = choose(route, session)
 
     def record(who: Arm, role: Literal["answer", "shadow"], of: str | None = None) -> str:
-        name = f"i{len(seen)}"
+        name, failed = f"i{len(seen)}", fails.get(who.name, False)
         call = Interaction(
             id=name, at=now, agent=AGENT, session=session, key_id="k", arm=who.name, arm_kind="local", messages=[],
             role=role, shadow_of=of, rollout=rollout.id, stage=rollout.stage, latency_s=1.0,
+            status=503 if failed else 200, error="503" if failed else None,
         )  # fmt: skip
         seen.append(call)
+        if failed:
+            found.failed += who is NEW
+            return name
         score = drawn[who is NEW]
         said.append(Feedback(id=f"f{len(said)}", at=now, interaction=name, agent=AGENT, kind="outcome", score=score))
         return name
 
     answered = record(arm, "answer")
     found.answers += arm == NEW
+    if arm == NEW and fails.get(NEW.name):
+        record(OLD, "answer")
     if rollout.stage == "shadow":
         record(NEW, "shadow", answered)
         found.pairs += 1
