@@ -281,3 +281,11 @@ def test_what_is_written_is_what_is_read(percent: int, before: tuple[int, int]) 
     wanted = Shares(100 - percent, percent)
     there = route([ref("old", before[0]), ref("new", before[1])])
     assert split_of(weighted(there, "old", "new", wanted), "old", "new", "r") == wanted
+
+
+def test_a_service_that_a_rule_names_twice_has_the_sum() -> None:
+    there = route([ref("old", 60), ref("new", 10), ref("old", 20), ref("new", 10)])
+    assert split_of(there, "old", "new", "r") == Shares(80, 20)
+    made = weighted(there, "old", "new", Shares(50, 50))
+    assert split_of(made, "old", "new", "r") == Shares(50, 50)
+    assert [b["weight"] for b in made["spec"]["rules"][0]["backendRefs"]] == [50, 50, 0, 0]

@@ -9,6 +9,7 @@ nobody else's change is lost.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
@@ -57,7 +58,9 @@ def split_of(route: dict[str, Any], champion: str, challenger: str, name: str) -
     backend has a part beside them."""
     found = set()
     for ours in _rules(route, champion, challenger):
-        weights = {str(ref.get("name")): int(ref.get("weight", 1)) for ref in ours["backendRefs"]}
+        weights: Counter[str] = Counter()  # a Service may be named twice, by two of its ports
+        for ref in ours["backendRefs"]:
+            weights[str(ref.get("name"))] += int(ref.get("weight", 1))
         if strange := {other for other, weight in weights.items() if weight} - {champion, challenger}:
             why = f"a rule splits between {champion}, {challenger} and {sorted(strange)}: two only"
             raise ConfigError(f"HTTPRoute {name}", [why])
@@ -77,9 +80,10 @@ def weighted(route: dict[str, Any], champion: str, challenger: str, wanted: Shar
     made = copy.deepcopy(route)
     made.pop("status", None)
     for rule in _rules(made, champion, challenger):
+        left = {champion: wanted.champion, challenger: wanted.challenger}
         for ref in rule["backendRefs"]:
-            if ref.get("name") in (champion, challenger):
-                ref["weight"] = wanted.champion if ref["name"] == champion else wanted.challenger
+            if ref.get("name") in left:
+                ref["weight"], left[ref["name"]] = left[ref["name"]], 0  # all of it where it is named first
     return made
 
 
