@@ -6,7 +6,7 @@ UV     := $(BIN)/uv
 UV_VERSION := 0.13.8
 LOCK   ?= requirements/dev.txt
 WEEKS  ?= 1
-# Unit tests beside each other; each process wants a core and a gigabyte.
+# Tests beside each other, but for those of tests/e2e, whose vLLM wants all cores; each process wants one and a gigabyte.
 WORKERS ?= 2
 # A CPU build of torch: from pip's find-links where it names one, else from the CPU index that uv knows.
 CPU_TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
@@ -35,10 +35,11 @@ install: $(VENV)/.installed ## install everything into .venv/
 demo: install ## the whole loop on real input; WEEKS=3 plays three weeks, YES=1 approves without asking, SMALL=1 is a short rehearsal
 	@$(BIN)/python -m infra.demo --weeks $(WEEKS) $(if $(YES),--yes) $(if $(SMALL),--small) $(if $(NO_WAIT),--no-wait)
 
-test: install ## all tests but the slow ones (some 50 minutes on two cores)
+test: install ## all tests but the slow ones (some 45 minutes on two cores)
 	@failed=0; \
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile tests/unit || failed=$$?; \
-	$(BIN)/python -m pytest -m "not slow" --ignore=tests/unit tests || failed=$$?; \
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile tests/contract tests/flows tests/integration || failed=$$?; \
+	$(BIN)/python -m pytest -m "not slow" tests/e2e || failed=$$?; \
 	exit $$failed
 
 test-full: install ## every test, the slow ones too

@@ -100,6 +100,8 @@ class Gateway:
         except Refused as e:
             if e.code in ("invalid_api_key", "insufficient_permissions"):
                 self._p.metrics.turned_away(e.status)
+            if e.code == "control_database_unavailable":
+                self._p.metrics.refused("control database")
             refused = e
         except Exception as e:
             if begun:
