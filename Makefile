@@ -6,7 +6,8 @@ UV     := $(BIN)/uv
 UV_VERSION := 0.13.8
 LOCK   ?= requirements/dev.txt
 WEEKS  ?= 1
-# Tests beside each other, but for those of tests/e2e, whose vLLM wants all cores; each process wants one and a gigabyte.
+# Tests beside each other, but for those of flows and e2e, whose Prefect and vLLM want all cores; each process wants one
+# and a gigabyte.
 WORKERS ?= 2
 # A CPU build of torch: from pip's find-links where it names one, else from the CPU index that uv knows.
 CPU_TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
@@ -38,8 +39,8 @@ demo: install ## the whole loop on real input; WEEKS=3 plays three weeks, YES=1 
 test: install ## all tests but the slow ones (some 45 minutes on two cores)
 	@failed=0; \
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile tests/unit || failed=$$?; \
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile tests/contract tests/flows tests/integration || failed=$$?; \
-	$(BIN)/python -m pytest -m "not slow" tests/e2e || failed=$$?; \
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile tests/contract tests/integration || failed=$$?; \
+	$(BIN)/python -m pytest -m "not slow" tests/flows tests/e2e || failed=$$?; \
 	exit $$failed
 
 test-full: install ## every test, the slow ones too

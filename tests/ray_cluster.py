@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from pawl.workers.port import Workers
+from tests.ports import free_port
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -34,9 +34,7 @@ class RayCluster:
         self._folder = folder
         self._token = folder / "token"
         self._token.write_text("0" * 64)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.environment = ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(self._token)}
         self._sockets = Path(tempfile.mkdtemp(prefix="ray-"))  # in pytest's, their names would be too long

@@ -10,15 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+from tests.ports import free_port
+
 
 class S3:
     """One bucket named `bucket`. It can be stopped and started again, on the same port and with the same objects."""
 
     def __init__(self, folder: Path) -> None:
         self.key, self.secret = secrets.token_hex(8), secrets.token_hex(16)
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = int(s.getsockname()[1])
+        self.port = free_port()
         self.folder, self.endpoint = folder, f"http://127.0.0.1:{self.port}"
         (folder / "bucket").mkdir(parents=True)
         self.start()

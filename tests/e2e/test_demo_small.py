@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,19 +14,10 @@ import psutil
 import pytest
 
 from pawl.rollout.control_sqlite import SqliteControl
+from tests.ports import free_port
 
 AGENT = "functional-negative"
 NAMES = ("GATEWAY", "VLLM", "MLFLOW", "STANDIN", "PREFECT")
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for s in held:
-        s.bind(("127.0.0.1", 0))
-    ports = [int(s.getsockname()[1]) for s in held]
-    for s in held:
-        s.close()
-    return ports
 
 
 @pytest.fixture
@@ -41,7 +31,7 @@ def outside() -> Iterator[Path]:
 @pytest.mark.timeout(1500)
 def test_the_loop_closes_and_the_way_back_works(root: Path, outside: Path) -> None:
     home = outside / "home"
-    ports = {f"PAWL_{n}_PORT": str(p) for n, p in zip(NAMES, free_ports(len(NAMES)), strict=True)}
+    ports = {f"PAWL_{n}_PORT": str(p) for n, p in ((name, free_port()) for name in NAMES)}
     env = os.environ | ports | {"PAWL_HOME": str(home), "COLUMNS": "160"}
     command = [sys.executable, "-m", "infra.demo", "--small", "--yes", "--no-wait"]
     before = {p.pid for p in psutil.process_iter()}

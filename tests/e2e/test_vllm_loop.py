@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -30,6 +29,7 @@ from pawl.serving import vllm_adapters, vllm_process
 from pawl.training.base_model_transformers import prepare_base
 from pawl.training.chat_format_transformers import ChatFormat
 from pawl.training.peft_trainer import train
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -74,9 +74,7 @@ def adapters(base: Path, examples: tuple[Example, ...], tmp_path_factory: pytest
 
 @pytest.fixture(scope="module")
 def url(base: Path, adapters: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     line = vllm_process.command(
         base_dir=base, served_name="base", host="127.0.0.1", port=port, max_model_len=512, max_lora_rank=8
     )

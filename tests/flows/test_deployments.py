@@ -3,7 +3,6 @@ and who is told. Webhook and mail server are real receivers on loopback."""
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -35,6 +34,7 @@ from pawl.rollout.route import Arm
 from pawl.rollout.state import Rollout
 from pawl.settings import Settings
 from tests.flows.orchestration import Orchestration
+from tests.ports import free_port
 from tests.receivers import Mailbox, Webhook
 from tests.waiting import until
 
@@ -74,15 +74,9 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unmanned]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PAWL_TIMEZONE", ZONE)
         home = tmp_path_factory.mktemp("deployed")
-        made = Unmanned(Settings(home=home, prefect_port=free(), prefect_database="sqlite"), ROOT)
+        made = Unmanned(Settings(home=home, prefect_port=free_port(), prefect_database="sqlite"), ROOT)
     yield made
     made.end()
-
-
-def free() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def flow_of(deployment: dict[str, Any]) -> str:
@@ -253,7 +247,7 @@ def test_only_what_passes_is_tried_again(deployed: Unmanned, tmp_path: Path, mon
         return [t["run_count"] for t in found if t["name"].startswith(task)]
 
     monkeypatch.setenv("PAWL_HOME", str(tmp_path))
-    monkeypatch.setenv("PAWL_MLFLOW_PORT", str(free()))  # nobody is there
+    monkeypatch.setenv("PAWL_MLFLOW_PORT", str(free_port()))  # nobody is there
     arm = Arm("base", "local", "base", "local")
     ended = Rollout(
         id="r1", agent="functional-negative", version="1", champion=arm, challenger=arm, stage="done", opened_at=1.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pawl.settings import Settings
 from tests.integration.gateway_process import FLEET, LiveGateway
 from tests.integration.openai_upstream import Upstream
 from tests.integration.promotion_place import AGENT, Cluster, Place
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -64,10 +64,7 @@ def two(tmp_path: Path, upstream: Upstream) -> Iterator[list[LiveGateway]]:
     """Two gateways on one control database and one lake."""
     made = []
     for _ in range(2):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = int(s.getsockname()[1])
-        made.append(LiveGateway(tmp_path / "home", port, upstream, FLEET.replace("    shadow: cloud\n", "")))
+        made.append(LiveGateway(tmp_path / "home", free_port(), upstream, FLEET.replace("    shadow: cloud\n", "")))
     yield made
     for live in made:
         live.stop()

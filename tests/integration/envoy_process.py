@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,16 +19,11 @@ import aiohttp
 from pawl.rollout.envoy_config import bootstrap, routes
 from pawl.rollout.traffic import Shares
 from pawl.rollout.traffic_envoy import EnvoyTraffic
+from tests.ports import free_port
 from tests.waiting import until
 
 ENVOY = Path(sys.executable).with_name("envoy")
 HEADER = "x-pawl-session"
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 class _Answers(asyncio.Protocol):

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import ignored_auth
 
 from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway
+from tests.ports import free_port
 from tests.waiting import until
 
 AGENT = "functional-negative"
@@ -125,7 +126,6 @@ def test_embeddings_are_a_local_models(gateway: Any) -> None:
 
 def test_embeddings_of_a_real_model_through_the_gateway(gateway: Any, tmp_path: Path) -> None:
     """A small BERT with random weights: real tokens, real layers, no meaning."""
-    import socket
 
     import numpy as np
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -137,9 +137,7 @@ def test_embeddings_of_a_real_model_through_the_gateway(gateway: Any, tmp_path: 
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(tmp_path)
     config = BertConfig(vocab_size=6, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
     BertModel(config).save_pretrained(tmp_path)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = int(s.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "pawl.cli", "embeddings", str(tmp_path), "--name", "tiny", "--port", str(port)]
     server = subprocess.Popen(command)
     try:

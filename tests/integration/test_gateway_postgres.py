@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import tempfile
 import threading
 import time
@@ -20,6 +19,7 @@ from pawl.rollout.route import Arm, Route
 from pawl.rollout.state import Decision, Rollout, move
 from tests.integration.gateway_process import FLEET, PROMPT, LiveGateway
 from tests.integration.openai_upstream import Upstream
+from tests.ports import free_port
 from tests.postgres_embedded import Postgres
 from tests.waiting import Took, until
 
@@ -29,12 +29,6 @@ ASK = {"model": AGENT, "messages": [{"role": "user", "content": PROMPT}]}
 BASE = Arm("base", "local", "base", "local")
 NEW = Arm("fn-v2-abc", "local", "fn-v2-abc", "local")
 PLAIN = FLEET.replace("    shadow: cloud\n", "")
-
-
-def port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def arm(live: LiveGateway, session: str = "s") -> str:
@@ -54,7 +48,7 @@ def test_gateways_with_homes_of_their_own_obey_a_rollback(
     tmp_path: Path, upstream: Upstream, postgres: Postgres
 ) -> None:
     url = postgres.database()
-    two = [LiveGateway(tmp_path / name, port(), upstream, PLAIN, {"PAWL_CONTROL_URL": url}) for name in ("a", "b")]
+    two = [LiveGateway(tmp_path / name, free_port(), upstream, PLAIN, {"PAWL_CONTROL_URL": url}) for name in ("a", "b")]
     try:
         control = PostgresControl(url)
         rollout = control.save_rollout(opened())
@@ -88,7 +82,7 @@ def test_a_gateway_goes_on_while_postgres_is_dead_and_finds_it_again(
     mortal.run(f"CREATE ROLE pawl LOGIN SUPERUSER PASSWORD '{secret}'")
     database = re.sub(r".*/(t\w+)\?.*", r"\1", mortal.database())
     url = mortal.url(database, "pawl", secret)
-    live = LiveGateway(tmp_path / "home", port(), upstream, PLAIN, {"PAWL_CONTROL_URL": url})
+    live = LiveGateway(tmp_path / "home", free_port(), upstream, PLAIN, {"PAWL_CONTROL_URL": url})
     try:
         control = PostgresControl(url)
         assert secret not in repr(control) and secret not in repr(live.settings) and secret not in str(live.settings)
@@ -130,7 +124,7 @@ def test_a_gateway_goes_on_while_postgres_is_dead_and_finds_it_again(
 def test_a_server_that_is_not_there_or_a_wrong_password_is_said_without_it(tmp_path: Path) -> None:
     secret = "not-for-logs-7f3a"
     with pytest.raises(ControlUnavailable, match="cannot be reached") as gone:
-        PostgresControl(f"postgresql://pawl:{secret}@127.0.0.1:{port()}/pawl")
+        PostgresControl(f"postgresql://pawl:{secret}@127.0.0.1:{free_port()}/pawl")
     assert secret not in str(gone.value) and "pawl@127.0.0.1" in str(gone.value)
     assert gone.value.__cause__ is None
 
@@ -179,7 +173,7 @@ def test_roles_may_do_what_their_part_needs_and_no_more(postgres: Postgres, tmp_
     assert owner.changes() > before
     env = {"PAWL_CONTROL_URL": postgres.url(database, gateway_role)}
     (tmp_path / "home").mkdir()
-    live = LiveGateway(tmp_path / "home", port(), upstream, PLAIN, env, keys=owner)
+    live = LiveGateway(tmp_path / "home", free_port(), upstream, PLAIN, env, keys=owner)
     try:
         assert arm(live) == "fn-v2-abc"
         until(lambda: len(owner.spending([time.strftime("%Y-%m-%d", time.gmtime())])) > 0, 5)

@@ -17,6 +17,7 @@ from pawl.fleet.spec import TaskSourceSpec
 from pawl.qe.functional_negative.oracle import grade, messages
 from pawl.qe.operations import sources
 from pawl.qe.operations.operation import Operation
+from tests.ports import free_port
 
 
 def start(port: int, *more: str) -> subprocess.Popen[bytes]:
@@ -41,11 +42,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     process = start(port, "--seed", "3", "--faulty", "0.15")
     yield f"http://127.0.0.1:{port}/v1"
     stop(process)
