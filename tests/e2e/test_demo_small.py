@@ -31,7 +31,7 @@ def outside() -> Iterator[Path]:
 @pytest.mark.timeout(1500)
 def test_the_loop_closes_and_the_way_back_works(root: Path, outside: Path) -> None:
     home = outside / "home"
-    ports = {f"PAWL_{n}_PORT": str(p) for n, p in ((name, free_port()) for name in NAMES)}
+    ports = {f"PAWL_{name}_PORT": str(free_port()) for name in NAMES}
     env = os.environ | ports | {"PAWL_HOME": str(home), "COLUMNS": "160"}
     command = [sys.executable, "-m", "infra.demo", "--small", "--yes", "--no-wait"]
     before = {p.pid for p in psutil.process_iter()}

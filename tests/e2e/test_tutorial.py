@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from pawl.rollout.control_sqlite import SqliteControl
-from tests.e2e.test_demo_small import NAMES, free_ports, outside
+from tests.e2e.test_demo_small import NAMES, outside
+from tests.ports import free_port
 
 __all__ = ["outside"]
 AGENT = "ticket-triage"
@@ -29,7 +30,7 @@ class Reader:
         self.root = folder / "project"
         here = shutil.ignore_patterns(".git", ".venv", ".pawl", ".bench", "__pycache__", "tests", ".*_cache")
         shutil.copytree(root, self.root, ignore=here)
-        self.ports = dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
+        self.ports = {name: free_port() for name in NAMES}
         self.environment = os.environ | {f"PAWL_{n}_PORT": str(p) for n, p in self.ports.items()} | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             # What is installed is the root's.
