@@ -16,7 +16,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectException
 from prefect.input import RunInput
-from prefect.states import Completed
+from prefect.states import Completed, Crashed
 from pydantic import Field
 
 from pawl.improvement import awaiting
@@ -97,11 +97,26 @@ def _ended(place: Workplace, client: SyncPrefectClient, run: FlowRun) -> Waited 
     version, evidence = str(run.parameters.get("version")), str(run.parameters.get("evidence"))
     found = awaiting.look(place, version, evidence, time.time())
     if found.outcome == "waiting":
+        if not _answerable(client, run):
+            lost: State[None] = Crashed(message="its process ended before the form was written: nobody could answer it")
+            client.set_flow_run_state(UUID(str(run.id)), lost)
         return None
     # From suspended straight to its end: resuming it would want a code.
     state: State[None] = Completed(name=found.outcome.capitalize(), message=found.told)
     client.set_flow_run_state(UUID(str(run.id)), state)
     return Waited(agent=place.agent_name, version=version, outcome=found.outcome, told=found.told, said="", timeout_s=0)
+
+
+def _answerable(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Whether it has its form. Prefect suspends a run first and writes the form after: a process that is killed
+    between leaves one that refuses every answer."""
+    state = run.state
+    assert state is not None
+    if time.time() - state.timestamp.timestamp() < PATIENCE_S:
+        return True
+    keys = dict(state.state_details.run_input_keyset or {})
+    written = client.filter_flow_run_input(UUID(str(run.id)), keys["schema"].removesuffix("schema"), 10, set())
+    return {keys["schema"], keys["description"]} <= {w.key for w in written}
 
 
 def _start_missing(place: Workplace, runs: list[FlowRun]) -> None:

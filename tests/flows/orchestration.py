@@ -45,17 +45,17 @@ class Orchestration:
         psutil.wait_procs(family, 10)
         server.record.unlink()
 
-    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def ask(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
         """Asked again where the server is busy with its database, as Prefect's own client does."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
-            self.settings.prefect_api_url + path, data, {"content-type": "application/json"}
+            self.settings.prefect_api_url + path, data, {"content-type": "application/json"}, method=method
         )
         end = time.monotonic() + PATIENCE_S
         while True:
             try:
                 with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
-                    return json.load(answer)
+                    return json.loads(answer.read() or b"null")
             except urllib.error.HTTPError as e:
                 if e.code != 503 or time.monotonic() > end:
                     raise

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import time
+import urllib.error
 from typing import Any
 
 import msgspec
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
@@ -41,7 +43,16 @@ def registered(place: Workplace, weights: bytes) -> Request:
 def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monkeypatch: pytest.MonkeyPatch) -> None:
     request = registered(place, os.urandom(3))
 
+    def form(run_id: str, attempt: int) -> str | None:
+        try:
+            return str(prefect.ask(f"/flow_runs/{run_id}/input/suspended-answer-{attempt}-description"))
+        except urllib.error.HTTPError as e:
+            if e.code != 404:
+                raise
+            return None
+
     def waiting(version: str, attempt: int) -> dict[str, Any] | None:
+        """With its form, which Prefect writes a little after it suspended the run."""
         return next(
             (
                 r
@@ -49,6 +60,7 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
                 if r["parameters"]["version"] == version
                 and r["state"]["name"] == "Suspended"
                 and r["state"]["state_details"]["pause_key"] == f"answer-{attempt}"
+                and form(r["id"], attempt) is not None
             ),
             None,
         )
@@ -58,7 +70,8 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
     assert run["parameters"]["evidence"] == request.evidence
     assert run["name"] == f"approval of {AGENT} version {request.version}"
     until(lambda: not prefect.processes(), 90)  # the minute's run may be one
-    form1 = prefect.ask(f"/flow_runs/{run['id']}/input/suspended-answer-1-description")
+    form1 = form(run["id"], 1)
+    assert form1 is not None
     assert f"pawl approve {AGENT} {request.version} --code" in form1 and request.evidence in form1
 
     # Server and worker die while it waits, and come back.
@@ -75,8 +88,8 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
     again = until(lambda: waiting(request.version, 2), 120)
     assert again["id"] == run["id"]
     assert place.control.approvals(AGENT, request.version) == []
-    form2 = prefect.ask(f"/flow_runs/{run['id']}/input/suspended-answer-2-description")
-    assert "refused: this code was altered" in form2
+    form2 = form(run["id"], 2)
+    assert form2 is not None and "refused: this code was altered" in form2
 
     now = time.time()
     code = approvals.code_for(place.control, request, key(place, "approver"), expires=now + 600, now=now)  # type: ignore[arg-type]
@@ -115,6 +128,25 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
             approval._start_missing(place, [])
     tick()
     third = until(lambda: waiting("77", 1), 120)
+
+    # Its process is killed after Prefect suspended it and before the form was written: another run takes its place.
+    formless = third["id"]
+    prefect.ask(f"/flow_runs/{formless}/input/suspended-answer-1-schema", method="DELETE")
+    assert prefect.resume(formless, {"code": code}) == "REJECT"
+    with (
+        temporary_settings({PREFECT_API_URL: place.settings.prefect_api_url}),
+        get_client(sync_client=True) as client,
+        monkeypatch.context() as soon,
+    ):
+        (known,) = (r for r in approval._runs(client) if str(r.id) == formless)
+        assert approval._ended(place, client, known) is None
+        assert prefect.run(formless)["state"]["name"] == "Suspended", "the form may still be on its way"
+        soon.setattr(approval, "PATIENCE_S", 0)
+        assert approval._ended(place, client, known) is None
+        assert prefect.run(formless)["state"]["type"] == "CRASHED"
+    tick()
+    third = until(lambda: waiting("77", 1), 120)
+    assert third["id"] != formless
     late = msgspec.structs.replace(lost, expires=time.time())
     place.control.amend_request(lost, late)
     ticked = tick()
@@ -123,7 +155,8 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
     closed = place.control.request(AGENT, "77")
     assert closed is not None and closed.closed_as == "held"
     assert [r["state"]["name"] for r in prefect.runs("await-approval") if r["parameters"]["version"] == "77"] == [
-        "Held"
+        "Held",
+        "Crashed",
     ]
 
     # Who started a run: nobody knows of one that was asked for in Prefect; the schedule; or a key's owner.
