@@ -30,6 +30,13 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A folder that is not pytest's: another session of pytest would close pytest's to the database's own user."""
+    with tempfile.TemporaryDirectory(prefix="pawl-") as made:
+        yield Path(made)
+
+
 @pytest.fixture(name="free_port")
 def a_free_port() -> int:
     """A port that is free."""

@@ -6,8 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,13 +16,6 @@ from tests.ports import free_port
 
 AGENT = "functional-negative"
 NAMES = ("GATEWAY", "VLLM", "MLFLOW", "STANDIN", "PREFECT")
-
-
-@pytest.fixture
-def outside() -> Iterator[Path]:
-    """A folder that is not pytest's: another session of pytest would close pytest's to the database's own user."""
-    with tempfile.TemporaryDirectory(prefix="pawl-demo-") as made:
-        yield Path(made)
 
 
 @pytest.mark.e2e

@@ -15,15 +15,15 @@ from tests.integration.promotion_place import AGENT, Cluster
 
 @pytest.fixture
 def place(
-    tmp_path: Path, root: Path, unused: Callable[[], int], mlflow_url: str, monkeypatch: pytest.MonkeyPatch
+    outside: Path, root: Path, unused: Callable[[], int], mlflow_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Workplace]:
     """Settings in the environment, as the flows' processes read them."""
     cluster = Cluster()
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     told = {
-        "HOME": str(tmp_path / "home"), "FLEET": str(root / "infra" / "fleet.yaml"),
+        "HOME": str(outside / "home"), "FLEET": str(root / "infra" / "fleet.yaml"),
         "VLLM_PORT": str(cluster.server.server_address[1]), "PREFECT_PORT": str(unused()),
-        "MLFLOW_PORT": mlflow_url.rsplit(":", 1)[1], "PREFECT_DATABASE": "sqlite",
+        "MLFLOW_PORT": mlflow_url.rsplit(":", 1)[1],
     }  # fmt: skip
     for name, value in told.items():
         monkeypatch.setenv(f"PAWL_{name}", value)

@@ -7,8 +7,9 @@ import signal
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -16,21 +17,37 @@ from infra.demo.played_time import only_what_is_played
 from infra.demo.servers import Server
 from pawl.platform import prefect_server
 from pawl.settings import Settings
+from tests.waiting import until
 
-PATIENCE_S = 90  # on SQLite the server holds questions back while it writes
+PATIENCE_S = 90
+Seen = TypeVar("Seen")
+
+
+def patiently(found: Callable[[], Seen], seconds: float = 300) -> Seen:
+    """What Prefect comes to, asked every second: it has much to do. A lost event is made good by the minute's run after
+    90 s."""
+    return until(found, seconds, every=1)
 
 
 class Orchestration:
-    """Prefect's server on SQLite and its worker, as the demo starts them."""
+    """Prefect's database, server and worker, as the demo starts them. Its home must not be pytest's folder, which is
+    closed to the database's own user."""
 
     def __init__(self, settings: Settings, root: Path) -> None:
-        self.settings, self.root = settings, root
-        self.server = prefect_server.server(settings, root)
-        self.worker = prefect_server.worker(settings, root)
-        self.up(self.server)
+        self.serve(settings, root)
         prefect_server.deploy(settings, root)
         only_what_is_played(settings)  # nothing but what a test asks for, events start, and the minute's run
         self.up(self.worker)
+
+    def serve(self, settings: Settings, root: Path) -> None:
+        """The server on its database; no worker yet."""
+        self.settings, self.root = settings, root
+        database = prefect_server.database(settings)
+        assert database is not None
+        self.database, self.server = database, prefect_server.server(settings, root)
+        self.worker = prefect_server.worker(settings, root)
+        self.up(self.database)
+        self.up(self.server)
 
     def up(self, server: Server) -> None:
         server.start()
@@ -79,5 +96,5 @@ class Orchestration:
         return worker.children(recursive=True) if worker else []
 
     def end(self) -> None:
-        self.worker.stop()
-        self.server.stop()
+        for one in (self.worker, self.server, self.database):
+            one.stop()

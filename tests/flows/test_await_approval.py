@@ -22,9 +22,8 @@ from pawl.registry import approvals
 from pawl.rollout.control import SCHEDULE, Request
 from tasks import approval
 from tasks.places import starter
-from tests.flows.orchestration import Orchestration
+from tests.flows.orchestration import Orchestration, patiently
 from tests.integration.promotion_place import AGENT, candidate, key
-from tests.waiting import until
 
 
 def registered(place: Workplace, weights: bytes) -> Request:
@@ -39,7 +38,7 @@ def registered(place: Workplace, weights: bytes) -> Request:
 
 
 @pytest.mark.servers
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monkeypatch: pytest.MonkeyPatch) -> None:
     request = registered(place, os.urandom(3))
 
@@ -66,10 +65,10 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
         )
 
     # The event that promotion sent starts it.
-    run = until(lambda: waiting(request.version, 1), 120)
+    run = patiently(lambda: waiting(request.version, 1))
     assert run["parameters"]["evidence"] == request.evidence
     assert run["name"] == f"approval of {AGENT} version {request.version}"
-    until(lambda: not prefect.processes(), 90)  # the minute's run may be one
+    patiently(lambda: not prefect.processes())  # the minute's run may be one
     form1 = form(run["id"], 1)
     assert form1 is not None
     assert f"pawl approve {AGENT} {request.version} --code" in form1 and request.evidence in form1
@@ -85,7 +84,7 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
     assert prefect.resume(run["id"], None) == "REJECT"
     assert prefect.resume(run["id"], {"code": "yes"}) == "REJECT"
     assert prefect.resume(run["id"], {"code": "pawl1.looks-like-one.but-is-none"}) == "ACCEPT"
-    again = until(lambda: waiting(request.version, 2), 120)
+    again = patiently(lambda: waiting(request.version, 2))
     assert again["id"] == run["id"]
     assert place.control.approvals(AGENT, request.version) == []
     form2 = form(run["id"], 2)
@@ -95,12 +94,12 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
     code = approvals.code_for(place.control, request, key(place, "approver"), expires=now + 600, now=now)  # type: ignore[arg-type]
     assert prefect.resume(run["id"], {"code": code}) == "ACCEPT"
     began = time.monotonic()
-    done = until(lambda: (r := prefect.run(run["id"]))["state"]["type"] == "COMPLETED" and r, 120)
+    done = patiently(lambda: (r := prefect.run(run["id"]))["state"]["type"] == "COMPLETED" and r)
     assert done["parameters"] == run["parameters"]
     (given,) = place.control.approvals(AGENT, request.version)
     assert (given.via, given.by, given.evidence) == ("prefect", "a approver", request.evidence)
     # The answer starts `roll_out`, which opens the rollout: nobody waits for the minute's run.
-    opened = until(lambda: place.control.open_rollout(AGENT), 120)
+    opened = patiently(lambda: place.control.open_rollout(AGENT))
     print(f"from the code to the open rollout: {time.monotonic() - began:.1f} s")
     assert opened.version == request.version and opened.stage == "shadow"
     started = [r for r in prefect.runs("roll-out", "when-answered") if r["parameters"] == {"agent": AGENT}]
@@ -108,12 +107,12 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
 
     def tick() -> str:
         run_id = prefect_runs.start_run(place.settings, "roll-out/when-answered", {"agent": AGENT})
-        prefect_runs.wait_run(place.settings, run_id, 120)
+        prefect_runs.wait_run(place.settings, run_id, 300)
         return run_id
 
     # Another request that is answered elsewhere: its run ends without a code, and says how.
     other = registered(place, os.urandom(3))
-    second = until(lambda: waiting(other.version, 1), 120)
+    second = patiently(lambda: waiting(other.version, 1))
     approvals.reject_by_key(place.control, other, key(place, "approver"), reason="worse", now=time.time())  # type: ignore[arg-type]
     tick()
     ended = prefect.run(second["id"])["state"]
@@ -127,7 +126,7 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
         for _ in range(2):  # the minute's run and an event's look at the same time: both find none
             approval._start_missing(place, [])
     tick()
-    third = until(lambda: waiting("77", 1), 120)
+    third = patiently(lambda: waiting("77", 1))
 
     # Its process is killed after Prefect suspended it and before the form was written: another run takes its place.
     formless = third["id"]
@@ -145,7 +144,7 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
         assert approval._ended(place, client, known) is None
         assert prefect.run(formless)["state"]["type"] == "CRASHED"
     tick()
-    third = until(lambda: waiting("77", 1), 120)
+    third = patiently(lambda: waiting("77", 1))
     assert third["id"] != formless
     late = msgspec.structs.replace(lost, expires=time.time())
     place.control.amend_request(lost, late)

@@ -32,7 +32,6 @@ from pawl.improvement.retrain_lease import Retraining, holder
 from pawl.improvement.steps import training_of
 from pawl.improvement.weekly import done_weeks
 from pawl.improvement.workplace import Candidate, Workplace
-from pawl.platform import prefect_server
 from pawl.registry.approvals import starting_pointer
 from pawl.settings import Settings
 from tests.flows.orchestration import Orchestration
@@ -45,14 +44,14 @@ WEEKLY = "improve-fleet/weekly"
 
 @pytest.fixture
 def place(
-    tmp_path: Path, mlflow_url: str, unused: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, outside: Path, mlflow_url: str, unused: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Workplace]:
     """Settings in the environment, as the flows' processes read them; Prefect starts with them."""
     models = Tickets(0.0, 1.0)
     told = {
-        "HOME": str(tmp_path / "home"), "FLEET": str(write_fleet(tmp_path, epochs=25)),
+        "HOME": str(outside / "home"), "FLEET": str(write_fleet(tmp_path, epochs=25)),
         "VLLM_PORT": str(models.server.server_address[1]), "MLFLOW_PORT": mlflow_url.rsplit(":", 1)[1],
-        "PREFECT_PORT": str(unused()), "PREFECT_DATABASE": "sqlite",
+        "PREFECT_PORT": str(unused()),
     }  # fmt: skip
     for name, value in told.items():
         monkeypatch.setenv(f"PAWL_{name}", value)
@@ -67,10 +66,7 @@ class Weekly(Orchestration):
     """With these deployments alone: what the others' schedules and events start costs more than the test itself."""
 
     def __init__(self, settings: Settings, root: Path) -> None:
-        self.settings, self.root = settings, root
-        self.server = prefect_server.server(settings, root)
-        self.worker = prefect_server.worker(settings, root)
-        self.up(self.server)
+        self.serve(settings, root)
         self.ask("/work_pools/", {"name": "pawl", "type": "process"})
         found = schedule()
         cron = CronSchedule(cron=f"{found.minute} {found.hour} * * {(found.weekday + 1) % 7}", timezone=found.timezone)

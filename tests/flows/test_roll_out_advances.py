@@ -65,7 +65,7 @@ def test_a_stage_goes_on_by_an_event(place: Workplace, prefect: Orchestration, g
     for n in range(400):
         place_of = bucket(AGENT, "r1", f"s{n}")
         sessions["new" if place_of < 2000 else "moves" if place_of < 5000 else "old"].append(f"s{n}")
-    until(lambda: all(arm(live, sessions["new"][0]) == NAME for live in gateways), 30)
+    until(lambda: all(arm(live, sessions["new"][0]) == NAME for live in gateways), 60)
     for n, (new, old) in enumerate(zip(sessions["new"][1:7], sessions["old"][:6], strict=True)):
         live = gateways[n % 2]
         rows = [
@@ -74,9 +74,9 @@ def test_a_stage_goes_on_by_an_event(place: Workplace, prefect: Orchestration, g
         ]
         assert live.request("/v1/feedback", rows)[0] == 200
     decided = time.monotonic()
-    until(lambda: (r := place.control.open_rollout(AGENT)) is not None and r.stage == "50", 60)
+    until(lambda: (r := place.control.open_rollout(AGENT)) is not None and r.stage == "50", 180)
     moved = time.monotonic() - decided
-    until(lambda: all(arm(live, sessions["moves"][0]) == NAME for live in gateways), 5)
+    until(lambda: all(arm(live, sessions["moves"][0]) == NAME for live in gateways), 30)
     every = time.monotonic() - decided
     # Told, not held: a machine that does something else meanwhile takes longer (docs/benchmarks/rollout.md).
     print(f"from the deciding feedback to 50 %: {moved:.1f} s, on both gateways: {every:.1f} s")
