@@ -30,12 +30,13 @@ from benchmarks.training import base_dir
 CLIENTS = 4
 
 
-def measure(scene: Scene, pause_s: float, say: object = None) -> list[Claim]:
-    """Play the whole story; the claims. Failed where something does not come about."""
+def measure(scene: Scene, pause_s: float, say: object = None, think_s: float = 0.0) -> list[Claim]:
+    """Play the whole story; the claims. `think_s`: what clients wait between an answer and the next request. Failed
+    where something does not come about."""
     tell = say if callable(say) else lambda text: None
     one, two = scene.adapter("v1", 1), scene.adapter("v2", 2)
     ready = []
-    with scene.traffic(CLIENTS):
+    with scene.traffic(CLIENTS, think_s):
         tell("the first adapter")
         scene.place(one)
         ready.append(scene.until(lambda: scene.placed("v1"), 60))

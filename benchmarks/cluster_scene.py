@@ -1,4 +1,4 @@
-"""Two real vLLM replicas, a core each, behind a real gateway with clients that ask without a pause."""
+"""Two real vLLM replicas, a core each, behind a real gateway with clients that ask on and on."""
 
 from __future__ import annotations
 
@@ -214,10 +214,10 @@ class Scene:
         return time.monotonic() - began
 
     @contextmanager
-    def traffic(self, clients: int) -> Iterator[None]:
-        """Clients that ask one after the other; none tries again."""
+    def traffic(self, clients: int, think_s: float = 0.0) -> Iterator[None]:
+        """Clients that ask one request after the other, `think_s` after the last answer; none tries again."""
         over = threading.Event()
-        threads = [threading.Thread(target=self._client, args=(n, over)) for n in range(clients)]
+        threads = [threading.Thread(target=self._client, args=(n, over, think_s)) for n in range(clients)]
         for thread in threads:
             thread.start()
         try:
@@ -233,7 +233,7 @@ class Scene:
         since = max((n for n, line in enumerate(lines) if "Application startup complete" in line), default=0)
         return [line.split("POST ", 1)[1].split(" ", 1)[0] for line in lines[since:] if "POST /" in line]
 
-    def _client(self, client: int, over: threading.Event) -> None:
+    def _client(self, client: int, over: threading.Event, think_s: float) -> None:
         n = 0
         while not over.is_set():
             n += 1
@@ -243,6 +243,7 @@ class Scene:
             except (OSError, http.client.HTTPException):
                 status, arm = 0, ""
             self.answers.append(Answer(began, time.monotonic() - began, status, arm))
+            over.wait(think_s)
 
     def _ask(self, session: str, text: str) -> tuple[int, str]:
         body = {"model": AGENT, "messages": [{"role": "user", "content": text}], "max_tokens": _TOKENS}
