@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from pawl.rollout.control_sqlite import SqliteControl
-from tests.e2e.test_demo_small import NAMES, outside
+from tests.e2e.test_demo_small import NAMES
 from tests.ports import free_port
 
-__all__ = ["outside"]
 AGENT = "ticket-triage"
 _SAVED = re.compile(r"[Ss]ave (?:it|this) as `([\w.]+)`")
 _KEY = re.compile(r"pawl_[\w-]{10,}")
