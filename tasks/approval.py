@@ -112,9 +112,10 @@ def _answerable(client: SyncPrefectClient, run: FlowRun) -> bool:
     between leaves one that refuses every answer."""
     state = run.state
     assert state is not None
-    if time.time() - state.timestamp.timestamp() < PATIENCE_S:
+    keys = state.state_details.run_input_keyset
+    # Without keys a person suspended it, and resuming wants nothing.
+    if not keys or time.time() - state.timestamp.timestamp() < PATIENCE_S:
         return True
-    keys = dict(state.state_details.run_input_keyset or {})
     written = client.filter_flow_run_input(UUID(str(run.id)), keys["schema"].removesuffix("schema"), 10, set())
     return {keys["schema"], keys["description"]} <= {w.key for w in written}
 

@@ -130,19 +130,23 @@ def test_a_code_in_prefects_form(place: Workplace, prefect: Orchestration, monke
 
     # Its process is killed after Prefect suspended it and before the form was written: another run takes its place.
     formless = third["id"]
-    prefect.ask(f"/flow_runs/{formless}/input/suspended-answer-1-schema", method="DELETE")
-    assert prefect.resume(formless, {"code": code}) == "REJECT"
     with (
         temporary_settings({PREFECT_API_URL: place.settings.prefect_api_url}),
         get_client(sync_client=True) as client,
-        monkeypatch.context() as soon,
+        monkeypatch.context() as patience,
     ):
         (known,) = (r for r in approval._runs(client) if str(r.id) == formless)
-        assert approval._ended(place, client, known) is None
-        assert prefect.run(formless)["state"]["name"] == "Suspended", "the form may still be on its way"
-        soon.setattr(approval, "PATIENCE_S", 0)
-        assert approval._ended(place, client, known) is None
-        assert prefect.run(formless)["state"]["type"] == "CRASHED"
+
+        def state(seconds: float) -> str:
+            patience.setattr(approval, "PATIENCE_S", seconds)
+            assert approval._ended(place, client, known) is None
+            return str(prefect.run(formless)["state"]["type"])
+
+        assert state(0) == "PAUSED", "it has its form"
+        prefect.ask(f"/flow_runs/{formless}/input/suspended-answer-1-schema", method="DELETE")
+        assert prefect.resume(formless, {"code": code}) == "REJECT"
+        assert state(900) == "PAUSED", "the form may still be on its way"
+        assert state(0) == "CRASHED"
     tick()
     third = patiently(lambda: waiting("77", 1))
     assert third["id"] != formless
