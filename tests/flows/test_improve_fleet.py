@@ -131,7 +131,7 @@ def test_missed_weeks_and_a_run_that_is_killed(
         started = CliRunner().invoke(app, ["improve", AGENT, "--weeks", "2"], catch_exceptions=False).output.strip()
         lease = until(lambda: holder(control, AGENT), SLOW_S)
         assert not [f for f in resume_crashed() if f.run == started], "it lives"
-        until(lambda: list((home / "candidates").glob("*/training/**/checkpoint-*")), SLOW_S)
+        until(lambda: list((home / "candidates").glob("*/training/**/checkpoint-*/trainer_state.json")), SLOW_S)
         psutil.Process(lease.pid).send_signal(signal.SIGKILL)
         until(lambda: prefect.run(started)["state"]["type"] == "CRASHED", 60)  # its worker saw it
         assert done_weeks(control, AGENT) == []
